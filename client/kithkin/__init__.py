@@ -1,0 +1,1 @@
+"""Python client of Kithkin, a retrieval service on a knowledge graph."""

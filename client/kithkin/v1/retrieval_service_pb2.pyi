@@ -1,0 +1,136 @@
+from kithkin.v1 import types_pb2 as _types_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class SearchSimilarEntitiesRequest(_message.Message):
+    __slots__ = ("entity", "vector", "described", "target_type", "top_k", "exclude", "reasons")
+    ENTITY_FIELD_NUMBER: _ClassVar[int]
+    VECTOR_FIELD_NUMBER: _ClassVar[int]
+    DESCRIBED_FIELD_NUMBER: _ClassVar[int]
+    TARGET_TYPE_FIELD_NUMBER: _ClassVar[int]
+    TOP_K_FIELD_NUMBER: _ClassVar[int]
+    EXCLUDE_FIELD_NUMBER: _ClassVar[int]
+    REASONS_FIELD_NUMBER: _ClassVar[int]
+    entity: _types_pb2.NodeRef
+    vector: _types_pb2.Vector
+    described: _types_pb2.DescribedEntity
+    target_type: str
+    top_k: int
+    exclude: _containers.RepeatedCompositeFieldContainer[_types_pb2.NodeRef]
+    reasons: int
+    def __init__(self, entity: _Optional[_Union[_types_pb2.NodeRef, _Mapping]] = ..., vector: _Optional[_Union[_types_pb2.Vector, _Mapping]] = ..., described: _Optional[_Union[_types_pb2.DescribedEntity, _Mapping]] = ..., target_type: _Optional[str] = ..., top_k: _Optional[int] = ..., exclude: _Optional[_Iterable[_Union[_types_pb2.NodeRef, _Mapping]]] = ..., reasons: _Optional[int] = ...) -> None: ...
+
+class SearchSimilarEntitiesResponse(_message.Message):
+    __slots__ = ("results", "info")
+    RESULTS_FIELD_NUMBER: _ClassVar[int]
+    INFO_FIELD_NUMBER: _ClassVar[int]
+    results: _containers.RepeatedCompositeFieldContainer[_types_pb2.ScoredNode]
+    info: _types_pb2.ResponseInfo
+    def __init__(self, results: _Optional[_Iterable[_Union[_types_pb2.ScoredNode, _Mapping]]] = ..., info: _Optional[_Union[_types_pb2.ResponseInfo, _Mapping]] = ...) -> None: ...
+
+class RetrieveEntitiesForUserRequest(_message.Message):
+    __slots__ = ("user", "events", "vector", "target_type", "top_k", "exclude", "include_engaged", "fallback", "reasons")
+    USER_FIELD_NUMBER: _ClassVar[int]
+    EVENTS_FIELD_NUMBER: _ClassVar[int]
+    VECTOR_FIELD_NUMBER: _ClassVar[int]
+    TARGET_TYPE_FIELD_NUMBER: _ClassVar[int]
+    TOP_K_FIELD_NUMBER: _ClassVar[int]
+    EXCLUDE_FIELD_NUMBER: _ClassVar[int]
+    INCLUDE_ENGAGED_FIELD_NUMBER: _ClassVar[int]
+    FALLBACK_FIELD_NUMBER: _ClassVar[int]
+    REASONS_FIELD_NUMBER: _ClassVar[int]
+    user: _types_pb2.NodeRef
+    events: _types_pb2.EventList
+    vector: _types_pb2.Vector
+    target_type: str
+    top_k: int
+    exclude: _containers.RepeatedCompositeFieldContainer[_types_pb2.NodeRef]
+    include_engaged: bool
+    fallback: _types_pb2.Fallback
+    reasons: int
+    def __init__(self, user: _Optional[_Union[_types_pb2.NodeRef, _Mapping]] = ..., events: _Optional[_Union[_types_pb2.EventList, _Mapping]] = ..., vector: _Optional[_Union[_types_pb2.Vector, _Mapping]] = ..., target_type: _Optional[str] = ..., top_k: _Optional[int] = ..., exclude: _Optional[_Iterable[_Union[_types_pb2.NodeRef, _Mapping]]] = ..., include_engaged: _Optional[bool] = ..., fallback: _Optional[_Union[_types_pb2.Fallback, str]] = ..., reasons: _Optional[int] = ...) -> None: ...
+
+class RetrieveEntitiesForUserResponse(_message.Message):
+    __slots__ = ("results", "info")
+    RESULTS_FIELD_NUMBER: _ClassVar[int]
+    INFO_FIELD_NUMBER: _ClassVar[int]
+    results: _containers.RepeatedCompositeFieldContainer[_types_pb2.ScoredNode]
+    info: _types_pb2.ResponseInfo
+    def __init__(self, results: _Optional[_Iterable[_Union[_types_pb2.ScoredNode, _Mapping]]] = ..., info: _Optional[_Union[_types_pb2.ResponseInfo, _Mapping]] = ...) -> None: ...
+
+class EmbedEntitiesRequest(_message.Message):
+    __slots__ = ("items", "space")
+    ITEMS_FIELD_NUMBER: _ClassVar[int]
+    SPACE_FIELD_NUMBER: _ClassVar[int]
+    items: _containers.RepeatedCompositeFieldContainer[EmbedEntityItem]
+    space: str
+    def __init__(self, items: _Optional[_Iterable[_Union[EmbedEntityItem, _Mapping]]] = ..., space: _Optional[str] = ...) -> None: ...
+
+class EmbedEntityItem(_message.Message):
+    __slots__ = ("entity", "described")
+    ENTITY_FIELD_NUMBER: _ClassVar[int]
+    DESCRIBED_FIELD_NUMBER: _ClassVar[int]
+    entity: _types_pb2.NodeRef
+    described: _types_pb2.DescribedEntity
+    def __init__(self, entity: _Optional[_Union[_types_pb2.NodeRef, _Mapping]] = ..., described: _Optional[_Union[_types_pb2.DescribedEntity, _Mapping]] = ...) -> None: ...
+
+class EmbedEntitiesResponse(_message.Message):
+    __slots__ = ("vectors", "info")
+    VECTORS_FIELD_NUMBER: _ClassVar[int]
+    INFO_FIELD_NUMBER: _ClassVar[int]
+    vectors: _containers.RepeatedCompositeFieldContainer[_types_pb2.Vector]
+    info: _types_pb2.ResponseInfo
+    def __init__(self, vectors: _Optional[_Iterable[_Union[_types_pb2.Vector, _Mapping]]] = ..., info: _Optional[_Union[_types_pb2.ResponseInfo, _Mapping]] = ...) -> None: ...
+
+class ExplainSimilarityRequest(_message.Message):
+    __slots__ = ("source", "target", "max_reasons")
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    TARGET_FIELD_NUMBER: _ClassVar[int]
+    MAX_REASONS_FIELD_NUMBER: _ClassVar[int]
+    source: _types_pb2.NodeRef
+    target: _types_pb2.NodeRef
+    max_reasons: int
+    def __init__(self, source: _Optional[_Union[_types_pb2.NodeRef, _Mapping]] = ..., target: _Optional[_Union[_types_pb2.NodeRef, _Mapping]] = ..., max_reasons: _Optional[int] = ...) -> None: ...
+
+class ExplainSimilarityResponse(_message.Message):
+    __slots__ = ("source", "target", "score", "reasons", "info")
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    TARGET_FIELD_NUMBER: _ClassVar[int]
+    SCORE_FIELD_NUMBER: _ClassVar[int]
+    REASONS_FIELD_NUMBER: _ClassVar[int]
+    INFO_FIELD_NUMBER: _ClassVar[int]
+    source: _types_pb2.Node
+    target: _types_pb2.Node
+    score: float
+    reasons: _containers.RepeatedCompositeFieldContainer[_types_pb2.Reason]
+    info: _types_pb2.ResponseInfo
+    def __init__(self, source: _Optional[_Union[_types_pb2.Node, _Mapping]] = ..., target: _Optional[_Union[_types_pb2.Node, _Mapping]] = ..., score: _Optional[float] = ..., reasons: _Optional[_Iterable[_Union[_types_pb2.Reason, _Mapping]]] = ..., info: _Optional[_Union[_types_pb2.ResponseInfo, _Mapping]] = ...) -> None: ...
+
+class GetEntityRequest(_message.Message):
+    __slots__ = ("ref", "name")
+    REF_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    ref: _types_pb2.NodeRef
+    name: NameQuery
+    def __init__(self, ref: _Optional[_Union[_types_pb2.NodeRef, _Mapping]] = ..., name: _Optional[_Union[NameQuery, _Mapping]] = ...) -> None: ...
+
+class NameQuery(_message.Message):
+    __slots__ = ("name", "type")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    TYPE_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    type: str
+    def __init__(self, name: _Optional[str] = ..., type: _Optional[str] = ...) -> None: ...
+
+class GetEntityResponse(_message.Message):
+    __slots__ = ("nodes", "info")
+    NODES_FIELD_NUMBER: _ClassVar[int]
+    INFO_FIELD_NUMBER: _ClassVar[int]
+    nodes: _containers.RepeatedCompositeFieldContainer[_types_pb2.Node]
+    info: _types_pb2.ResponseInfo
+    def __init__(self, nodes: _Optional[_Iterable[_Union[_types_pb2.Node, _Mapping]]] = ..., info: _Optional[_Union[_types_pb2.ResponseInfo, _Mapping]] = ...) -> None: ...

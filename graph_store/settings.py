@@ -1,0 +1,155 @@
+"""Settings of every part, as they stand in ``kithkin.toml``.
+
+Every setting: flag > environment ``KITHKIN_<SECTION>__<KEY>`` > file > default.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class StoreSettings(_Settings):
+    """Where the graph lives."""
+
+    uri: str = ".kithkin/graph.lbug"
+    """Path of the embedded store (relative to kithkin.toml), or neo4j://host:7687 (bolt, neo4j+s, ... too)."""
+    user: str = "neo4j"
+    """Neo4j user. The password comes from KITHKIN_STORE_PASSWORD only."""
+    database: str = "neo4j"
+    timeout_s: float = Field(default=30.0, gt=0)
+    """Seconds to wait for a connection or a lock."""
+    memory_mib: int = Field(default=1024, ge=64)
+    """Buffer pool of the embedded store, mebibytes."""
+
+    @property
+    def is_neo4j(self) -> bool:
+        return "://" in self.uri
+
+
+class IngestSettings(_Settings):
+    """How strict reading is."""
+
+    reject_share: float = Field(default=0.001, ge=0, le=1)
+    """Bad rows allowed as a share of all rows of a source."""
+    reject_floor: int = Field(default=10, ge=0)
+    """Bad rows allowed at least."""
+
+
+class SpaceSettings(_Settings):
+    """One vector space and how its encoder is trained."""
+
+    dimension: int = Field(default=128, ge=2, le=1024)
+    """Length of the vectors."""
+    hidden: int = Field(default=256, ge=2)
+    """Width of the hidden layers."""
+    layers: int = Field(default=1, ge=0, le=3)
+    """Rounds of attention over neighbours."""
+    fan_out: int = Field(default=10, ge=1)
+    """Neighbours sampled per relation, layer and node."""
+    heads: int = Field(default=4, ge=1)
+    """Attention heads."""
+    dropout: float = Field(default=0.1, ge=0, lt=1)
+    steps: int = Field(default=1000, ge=0)
+    """Optimiser steps."""
+    batch_size: int = Field(default=1024, ge=2)
+    """Positive pairs a step; the other pairs of the batch are the negatives."""
+    learning_rate: float = Field(default=1e-3, gt=0)
+    weight_decay: float = Field(default=1e-4, ge=0)
+    temperature: float = Field(default=0.07, gt=0)
+    """Divides the scores before the softmax."""
+
+
+class TrainingSettings(_Settings):
+    """Training of all spaces."""
+
+    seed: int = 1
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: int = Field(default=0, ge=0)
+    """CPU threads; 0: as many as there are."""
+    input_dimension: int = Field(default=128, ge=2)
+    """Length of each input block fitted per relation or text property."""
+    holdout: float = Field(default=0.1, ge=0, lt=1)
+    """Share of each user's newest engagements kept out of training, for evaluation."""
+    checkpoint_every: int = Field(default=500, ge=1)
+    """Steps between two checkpoints."""
+    similar: SpaceSettings = SpaceSettings()
+    user: SpaceSettings = SpaceSettings()
+
+
+class JudgedEvaluation(_Settings):
+    """Similar entities against judgements that never enter the graph."""
+
+    name: str
+    node: str
+    """Entity type of queries and answers."""
+    file: str
+    query: str
+    similar: str
+    """Columns of the file: the query's id and the similar entity's id."""
+    candidates: str | None = None
+    """File with the ids to rank; nothing: every entity that appears in the judgements."""
+    candidates_column: str | None = None
+    tune_modulo: int | None = Field(default=None, ge=2)
+    """Queries with sha256(decimal id) mod this = ``tune_remainder`` are for tuning, never reported."""
+    tune_remainder: int = Field(default=1, ge=0)
+
+    @model_validator(mode="after")
+    def _fits(self) -> JudgedEvaluation:
+        if (self.candidates is None) != (self.candidates_column is None):
+            raise ValueError("candidates and candidates_column go together")
+        return self
+
+
+class EvaluationSettings(_Settings):
+    """What ``kithkin evaluate`` measures."""
+
+    judged: tuple[JudgedEvaluation, ...] = ()
+    bootstrap: int = Field(default=1000, ge=100)
+    """Resamplings for the confidence intervals."""
+
+
+class PublishSettings(_Settings):
+    """What goes into a bundle."""
+
+    recall_target: float = Field(default=0.95, gt=0, le=1)
+    """Recall at 10 that the index must reach against exact search."""
+    max_neighbours: int = Field(default=50, ge=1)
+    """Neighbours kept per node and relation, the heaviest first, ties by id (bytes)."""
+    keep: int = Field(default=3, ge=1)
+    """Bundles kept beside the active one."""
+
+
+class ServingSettings(_Settings):
+    """The gRPC server."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=50051, ge=0, le=65535)
+    """0: any free port, printed at the start."""
+    workers: int = Field(default=1, ge=1)
+    max_top_k: int = Field(default=1000, ge=1)
+    max_message_bytes: int = Field(default=4 * 1024 * 1024, ge=1024)
+    drain_s: float = Field(default=10.0, ge=0)
+    """Seconds given to running calls when a worker stops."""
+    reflection: bool = True
+
+
+class Settings(_Settings):
+    """Every section of kithkin.toml that is not the graph itself."""
+
+    work: Path = Path(".kithkin")
+    """Folder, relative to kithkin.toml, for the store, snapshots, checkpoints, bundles and rejects."""
+    data: Path = Path()
+    """Folder, relative to kithkin.toml, that the sources' paths start from."""
+    store: StoreSettings = StoreSettings()
+    ingest: IngestSettings = IngestSettings()
+    training: TrainingSettings = TrainingSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()
+    publish: PublishSettings = PublishSettings()
+    serving: ServingSettings = ServingSettings()
