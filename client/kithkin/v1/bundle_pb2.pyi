@@ -59,18 +59,20 @@ class NodeTypeManifest(_message.Message):
     def __init__(self, name: _Optional[str] = ..., role: _Optional[str] = ..., count: _Optional[int] = ..., properties: _Optional[_Iterable[_Union[PropertyManifest, _Mapping]]] = ...) -> None: ...
 
 class PropertyManifest(_message.Message):
-    __slots__ = ("name", "type", "show", "filter", "feature")
+    __slots__ = ("name", "type", "show", "filter", "feature", "dimension")
     NAME_FIELD_NUMBER: _ClassVar[int]
     TYPE_FIELD_NUMBER: _ClassVar[int]
     SHOW_FIELD_NUMBER: _ClassVar[int]
     FILTER_FIELD_NUMBER: _ClassVar[int]
     FEATURE_FIELD_NUMBER: _ClassVar[int]
+    DIMENSION_FIELD_NUMBER: _ClassVar[int]
     name: str
     type: str
     show: bool
     filter: bool
     feature: str
-    def __init__(self, name: _Optional[str] = ..., type: _Optional[str] = ..., show: _Optional[bool] = ..., filter: _Optional[bool] = ..., feature: _Optional[str] = ...) -> None: ...
+    dimension: int
+    def __init__(self, name: _Optional[str] = ..., type: _Optional[str] = ..., show: _Optional[bool] = ..., filter: _Optional[bool] = ..., feature: _Optional[str] = ..., dimension: _Optional[int] = ...) -> None: ...
 
 class RelationManifest(_message.Message):
     __slots__ = ("source", "name", "target", "role", "edges")

@@ -26,7 +26,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16kithkin/v1/types.proto\x12\nkithkin.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"#\n\x07NodeRef\x12\x0c\n\x04type\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\"\xd4\x01\n\rPropertyValue\x12\x16\n\x0cstring_value\x18\x01 \x01(\tH\x00\x12\x13\n\tint_value\x18\x02 \x01(\x03H\x00\x12\x15\n\x0b\x66loat_value\x18\x03 \x01(\x01H\x00\x12\x14\n\nbool_value\x18\x04 \x01(\x08H\x00\x12/\n\rstrings_value\x18\x05 \x01(\x0b\x32\x16.kithkin.v1.StringListH\x00\x12\x30\n\ntime_value\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x00\x42\x06\n\x04kind\"\x1c\n\nStringList\x12\x0e\n\x06values\x18\x01 \x03(\t\"\xba\x01\n\x04Node\x12 \n\x03ref\x18\x01 \x01(\x0b\x32\x13.kithkin.v1.NodeRef\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x34\n\nproperties\x18\x03 \x03(\x0b\x32 .kithkin.v1.Node.PropertiesEntry\x1aL\n\x0fPropertiesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12(\n\x05value\x18\x02 \x01(\x0b\x32\x19.kithkin.v1.PropertyValue:\x02\x38\x01\"?\n\x06Vector\x12\x0e\n\x06values\x18\x01 \x03(\x02\x12\r\n\x05space\x18\x02 \x01(\t\x12\x16\n\x0e\x62undle_version\x18\x03 \x01(\t\"T\n\rDescribedLink\x12\x10\n\x08relation\x18\x01 \x01(\t\x12!\n\x04node\x18\x02 \x01(\x0b\x32\x13.kithkin.v1.NodeRef\x12\x0e\n\x06weight\x18\x03 \x01(\x01\"\xd8\x01\n\x0f\x44\x65scribedEntity\x12\x0c\n\x04type\x18\x01 \x01(\t\x12?\n\nproperties\x18\x02 \x03(\x0b\x32+.kithkin.v1.DescribedEntity.PropertiesEntry\x12(\n\x05links\x18\x03 \x03(\x0b\x32\x19.kithkin.v1.DescribedLink\x1aL\n\x0fPropertiesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12(\n\x05value\x18\x02 \x01(\x0b\x32\x19.kithkin.v1.PropertyValue:\x02\x38\x01\"f\n\x05\x45vent\x12#\n\x06\x65ntity\x18\x01 \x01(\x0b\x32\x13.kithkin.v1.NodeRef\x12\x0e\n\x06weight\x18\x02 \x01(\x01\x12(\n\x04time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\".\n\tEventList\x12!\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x11.kithkin.v1.Event\"_\n\x06Reason\x12\x1e\n\x04path\x18\x01 \x03(\x0b\x32\x10.kithkin.v1.Node\x12\x11\n\trelations\x18\x02 \x03(\t\x12\x14\n\x0c\x63ontribution\x18\x03 \x01(\x01\x12\x0c\n\x04text\x18\x04 \x01(\t\"`\n\nScoredNode\x12\x1e\n\x04node\x18\x01 \x01(\x0b\x32\x10.kithkin.v1.Node\x12\r\n\x05score\x18\x02 \x01(\x02\x12#\n\x07reasons\x18\x03 \x03(\x0b\x32\x12.kithkin.v1.Reason\"\xd5\x01\n\x0cResponseInfo\x12\x16\n\x0e\x62undle_version\x18\x01 \x01(\t\x12\r\n\x05\x65xact\x18\x02 \x01(\x08\x12\x19\n\x11\x63\x61ndidates_scored\x18\x03 \x01(\x03\x12\x11\n\ttruncated\x18\x04 \x01(\x08\x12&\n\x08\x66\x61llback\x18\x05 \x01(\x0e\x32\x14.kithkin.v1.Fallback\x12\x18\n\x10shortfall_reason\x18\x06 \x01(\t\x12.\n\x0bserver_time\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration*:\n\x08\x46\x61llback\x12\x18\n\x14\x46\x41LLBACK_UNSPECIFIED\x10\x00\x12\x14\n\x10\x46\x41LLBACK_POPULAR\x10\x01*\xeb\x02\n\x0b\x45rrorReason\x12\x1c\n\x18\x45RROR_REASON_UNSPECIFIED\x10\x00\x12\x17\n\x13UNDECODABLE_REQUEST\x10\x01\x12\x11\n\rINVALID_FIELD\x10\x02\x12\x16\n\x12TOP_K_OUT_OF_RANGE\x10\x03\x12\x13\n\x0fWRONG_DIMENSION\x10\x04\x12\x15\n\x11VECTOR_NOT_FINITE\x10\x05\x12\x10\n\x0cOTHER_BUNDLE\x10\x06\x12\x10\n\x0cNOT_DECLARED\x10\x07\x12\x12\n\x0eNODE_NOT_FOUND\x10\x08\x12\x17\n\x13NODE_WITHOUT_VECTOR\x10\t\x12\x0f\n\x0bTYPE_NEEDED\x10\n\x12\x11\n\rNO_SUCH_SPACE\x10\x0b\x12\r\n\tNO_BUNDLE\x10\x0c\x12\x11\n\rSHUTTING_DOWN\x10\r\x12\x0c\n\x08\x44\x45\x41\x44LINE\x10\x0e\x12\x15\n\x11MESSAGE_TOO_LARGE\x10\x0f\x12\x12\n\x0eINTERNAL_ERROR\x10\x10\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16kithkin/v1/types.proto\x12\nkithkin.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"#\n\x07NodeRef\x12\x0c\n\x04type\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\"\x83\x02\n\rPropertyValue\x12\x16\n\x0cstring_value\x18\x01 \x01(\tH\x00\x12\x13\n\tint_value\x18\x02 \x01(\x03H\x00\x12\x15\n\x0b\x66loat_value\x18\x03 \x01(\x01H\x00\x12\x14\n\nbool_value\x18\x04 \x01(\x08H\x00\x12/\n\rstrings_value\x18\x05 \x01(\x0b\x32\x16.kithkin.v1.StringListH\x00\x12\x30\n\ntime_value\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x00\x12-\n\x0cvector_value\x18\x07 \x01(\x0b\x32\x15.kithkin.v1.FloatListH\x00\x42\x06\n\x04kind\"\x1c\n\nStringList\x12\x0e\n\x06values\x18\x01 \x03(\t\"\x1b\n\tFloatList\x12\x0e\n\x06values\x18\x01 \x03(\x02\"\xba\x01\n\x04Node\x12 \n\x03ref\x18\x01 \x01(\x0b\x32\x13.kithkin.v1.NodeRef\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x34\n\nproperties\x18\x03 \x03(\x0b\x32 .kithkin.v1.Node.PropertiesEntry\x1aL\n\x0fPropertiesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12(\n\x05value\x18\x02 \x01(\x0b\x32\x19.kithkin.v1.PropertyValue:\x02\x38\x01\"?\n\x06Vector\x12\x0e\n\x06values\x18\x01 \x03(\x02\x12\r\n\x05space\x18\x02 \x01(\t\x12\x16\n\x0e\x62undle_version\x18\x03 \x01(\t\"T\n\rDescribedLink\x12\x10\n\x08relation\x18\x01 \x01(\t\x12!\n\x04node\x18\x02 \x01(\x0b\x32\x13.kithkin.v1.NodeRef\x12\x0e\n\x06weight\x18\x03 \x01(\x01\"\xd8\x01\n\x0f\x44\x65scribedEntity\x12\x0c\n\x04type\x18\x01 \x01(\t\x12?\n\nproperties\x18\x02 \x03(\x0b\x32+.kithkin.v1.DescribedEntity.PropertiesEntry\x12(\n\x05links\x18\x03 \x03(\x0b\x32\x19.kithkin.v1.DescribedLink\x1aL\n\x0fPropertiesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12(\n\x05value\x18\x02 \x01(\x0b\x32\x19.kithkin.v1.PropertyValue:\x02\x38\x01\"f\n\x05\x45vent\x12#\n\x06\x65ntity\x18\x01 \x01(\x0b\x32\x13.kithkin.v1.NodeRef\x12\x0e\n\x06weight\x18\x02 \x01(\x01\x12(\n\x04time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\".\n\tEventList\x12!\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x11.kithkin.v1.Event\"_\n\x06Reason\x12\x1e\n\x04path\x18\x01 \x03(\x0b\x32\x10.kithkin.v1.Node\x12\x11\n\trelations\x18\x02 \x03(\t\x12\x14\n\x0c\x63ontribution\x18\x03 \x01(\x01\x12\x0c\n\x04text\x18\x04 \x01(\t\"`\n\nScoredNode\x12\x1e\n\x04node\x18\x01 \x01(\x0b\x32\x10.kithkin.v1.Node\x12\r\n\x05score\x18\x02 \x01(\x02\x12#\n\x07reasons\x18\x03 \x03(\x0b\x32\x12.kithkin.v1.Reason\"\xd5\x01\n\x0cResponseInfo\x12\x16\n\x0e\x62undle_version\x18\x01 \x01(\t\x12\r\n\x05\x65xact\x18\x02 \x01(\x08\x12\x19\n\x11\x63\x61ndidates_scored\x18\x03 \x01(\x03\x12\x11\n\ttruncated\x18\x04 \x01(\x08\x12&\n\x08\x66\x61llback\x18\x05 \x01(\x0e\x32\x14.kithkin.v1.Fallback\x12\x18\n\x10shortfall_reason\x18\x06 \x01(\t\x12.\n\x0bserver_time\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration*:\n\x08\x46\x61llback\x12\x18\n\x14\x46\x41LLBACK_UNSPECIFIED\x10\x00\x12\x14\n\x10\x46\x41LLBACK_POPULAR\x10\x01*\xeb\x02\n\x0b\x45rrorReason\x12\x1c\n\x18\x45RROR_REASON_UNSPECIFIED\x10\x00\x12\x17\n\x13UNDECODABLE_REQUEST\x10\x01\x12\x11\n\rINVALID_FIELD\x10\x02\x12\x16\n\x12TOP_K_OUT_OF_RANGE\x10\x03\x12\x13\n\x0fWRONG_DIMENSION\x10\x04\x12\x15\n\x11VECTOR_NOT_FINITE\x10\x05\x12\x10\n\x0cOTHER_BUNDLE\x10\x06\x12\x10\n\x0cNOT_DECLARED\x10\x07\x12\x12\n\x0eNODE_NOT_FOUND\x10\x08\x12\x17\n\x13NODE_WITHOUT_VECTOR\x10\t\x12\x0f\n\x0bTYPE_NEEDED\x10\n\x12\x11\n\rNO_SUCH_SPACE\x10\x0b\x12\r\n\tNO_BUNDLE\x10\x0c\x12\x11\n\rSHUTTING_DOWN\x10\r\x12\x0c\n\x08\x44\x45\x41\x44LINE\x10\x0e\x12\x15\n\x11MESSAGE_TOO_LARGE\x10\x0f\x12\x12\n\x0eINTERNAL_ERROR\x10\x10\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,36 +37,38 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_NODE_PROPERTIESENTRY']._serialized_options = b'8\001'
   _globals['_DESCRIBEDENTITY_PROPERTIESENTRY']._loaded_options = None
   _globals['_DESCRIBEDENTITY_PROPERTIESENTRY']._serialized_options = b'8\001'
-  _globals['_FALLBACK']._serialized_start=1507
-  _globals['_FALLBACK']._serialized_end=1565
-  _globals['_ERRORREASON']._serialized_start=1568
-  _globals['_ERRORREASON']._serialized_end=1931
+  _globals['_FALLBACK']._serialized_start=1583
+  _globals['_FALLBACK']._serialized_end=1641
+  _globals['_ERRORREASON']._serialized_start=1644
+  _globals['_ERRORREASON']._serialized_end=2007
   _globals['_NODEREF']._serialized_start=103
   _globals['_NODEREF']._serialized_end=138
   _globals['_PROPERTYVALUE']._serialized_start=141
-  _globals['_PROPERTYVALUE']._serialized_end=353
-  _globals['_STRINGLIST']._serialized_start=355
-  _globals['_STRINGLIST']._serialized_end=383
-  _globals['_NODE']._serialized_start=386
-  _globals['_NODE']._serialized_end=572
-  _globals['_NODE_PROPERTIESENTRY']._serialized_start=496
-  _globals['_NODE_PROPERTIESENTRY']._serialized_end=572
-  _globals['_VECTOR']._serialized_start=574
-  _globals['_VECTOR']._serialized_end=637
-  _globals['_DESCRIBEDLINK']._serialized_start=639
-  _globals['_DESCRIBEDLINK']._serialized_end=723
-  _globals['_DESCRIBEDENTITY']._serialized_start=726
-  _globals['_DESCRIBEDENTITY']._serialized_end=942
-  _globals['_DESCRIBEDENTITY_PROPERTIESENTRY']._serialized_start=496
-  _globals['_DESCRIBEDENTITY_PROPERTIESENTRY']._serialized_end=572
-  _globals['_EVENT']._serialized_start=944
-  _globals['_EVENT']._serialized_end=1046
-  _globals['_EVENTLIST']._serialized_start=1048
-  _globals['_EVENTLIST']._serialized_end=1094
-  _globals['_REASON']._serialized_start=1096
-  _globals['_REASON']._serialized_end=1191
-  _globals['_SCOREDNODE']._serialized_start=1193
-  _globals['_SCOREDNODE']._serialized_end=1289
-  _globals['_RESPONSEINFO']._serialized_start=1292
-  _globals['_RESPONSEINFO']._serialized_end=1505
+  _globals['_PROPERTYVALUE']._serialized_end=400
+  _globals['_STRINGLIST']._serialized_start=402
+  _globals['_STRINGLIST']._serialized_end=430
+  _globals['_FLOATLIST']._serialized_start=432
+  _globals['_FLOATLIST']._serialized_end=459
+  _globals['_NODE']._serialized_start=462
+  _globals['_NODE']._serialized_end=648
+  _globals['_NODE_PROPERTIESENTRY']._serialized_start=572
+  _globals['_NODE_PROPERTIESENTRY']._serialized_end=648
+  _globals['_VECTOR']._serialized_start=650
+  _globals['_VECTOR']._serialized_end=713
+  _globals['_DESCRIBEDLINK']._serialized_start=715
+  _globals['_DESCRIBEDLINK']._serialized_end=799
+  _globals['_DESCRIBEDENTITY']._serialized_start=802
+  _globals['_DESCRIBEDENTITY']._serialized_end=1018
+  _globals['_DESCRIBEDENTITY_PROPERTIESENTRY']._serialized_start=572
+  _globals['_DESCRIBEDENTITY_PROPERTIESENTRY']._serialized_end=648
+  _globals['_EVENT']._serialized_start=1020
+  _globals['_EVENT']._serialized_end=1122
+  _globals['_EVENTLIST']._serialized_start=1124
+  _globals['_EVENTLIST']._serialized_end=1170
+  _globals['_REASON']._serialized_start=1172
+  _globals['_REASON']._serialized_end=1267
+  _globals['_SCOREDNODE']._serialized_start=1269
+  _globals['_SCOREDNODE']._serialized_end=1365
+  _globals['_RESPONSEINFO']._serialized_start=1368
+  _globals['_RESPONSEINFO']._serialized_end=1581
 # @@protoc_insertion_point(module_scope)

@@ -64,26 +64,34 @@ class NodeRef(_message.Message):
     def __init__(self, type: _Optional[str] = ..., id: _Optional[str] = ...) -> None: ...
 
 class PropertyValue(_message.Message):
-    __slots__ = ("string_value", "int_value", "float_value", "bool_value", "strings_value", "time_value")
+    __slots__ = ("string_value", "int_value", "float_value", "bool_value", "strings_value", "time_value", "vector_value")
     STRING_VALUE_FIELD_NUMBER: _ClassVar[int]
     INT_VALUE_FIELD_NUMBER: _ClassVar[int]
     FLOAT_VALUE_FIELD_NUMBER: _ClassVar[int]
     BOOL_VALUE_FIELD_NUMBER: _ClassVar[int]
     STRINGS_VALUE_FIELD_NUMBER: _ClassVar[int]
     TIME_VALUE_FIELD_NUMBER: _ClassVar[int]
+    VECTOR_VALUE_FIELD_NUMBER: _ClassVar[int]
     string_value: str
     int_value: int
     float_value: float
     bool_value: bool
     strings_value: StringList
     time_value: _timestamp_pb2.Timestamp
-    def __init__(self, string_value: _Optional[str] = ..., int_value: _Optional[int] = ..., float_value: _Optional[float] = ..., bool_value: _Optional[bool] = ..., strings_value: _Optional[_Union[StringList, _Mapping]] = ..., time_value: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    vector_value: FloatList
+    def __init__(self, string_value: _Optional[str] = ..., int_value: _Optional[int] = ..., float_value: _Optional[float] = ..., bool_value: _Optional[bool] = ..., strings_value: _Optional[_Union[StringList, _Mapping]] = ..., time_value: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., vector_value: _Optional[_Union[FloatList, _Mapping]] = ...) -> None: ...
 
 class StringList(_message.Message):
     __slots__ = ("values",)
     VALUES_FIELD_NUMBER: _ClassVar[int]
     values: _containers.RepeatedScalarFieldContainer[str]
     def __init__(self, values: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class FloatList(_message.Message):
+    __slots__ = ("values",)
+    VALUES_FIELD_NUMBER: _ClassVar[int]
+    values: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, values: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class Node(_message.Message):
     __slots__ = ("ref", "name", "properties")

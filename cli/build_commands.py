@@ -1,0 +1,132 @@
+"""Commands from files to a bundle: ingest, export, train, publish, all of them as build; evaluate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli.console import err, print_json, print_table, say
+from cli.options import DataOption, ForceOption, JsonOption, ProjectOption, SetOption, StoreOption, open_project
+from cli.progress import RichProgress
+from cli.steps import Pipeline, StepResult
+
+
+def build(
+    project: ProjectOption = None,
+    store: StoreOption = None,
+    data: DataOption = None,
+    settings: SetOption = None,
+    force: ForceOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """From files to an active bundle: ingest, export, train, publish; unchanged steps are skipped."""
+    pipeline = _pipeline(project, store, data, settings, force)
+    _run([pipeline.ingest, pipeline.export, pipeline.train, pipeline.publish], as_json)
+    if not as_json:
+        say("next: kithkin serve, or kithkin similar NAME")
+
+
+def ingest(
+    project: ProjectOption = None,
+    store: StoreOption = None,
+    data: DataOption = None,
+    settings: SetOption = None,
+    force: ForceOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Read the declared files into the graph store, and derive co-engagement edges."""
+    _run([_pipeline(project, store, data, settings, force).ingest], as_json)
+
+
+def export(
+    project: ProjectOption = None,
+    store: StoreOption = None,
+    settings: SetOption = None,
+    force: ForceOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Write the graph as a snapshot for training."""
+    _run([_pipeline(project, store, None, settings, force).export], as_json)
+
+
+def train(
+    project: ProjectOption = None,
+    store: StoreOption = None,
+    settings: SetOption = None,
+    force: ForceOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Train the encoders on the last snapshot; goes on from the last checkpoint."""
+    _run([_pipeline(project, store, None, settings, force).train], as_json)
+
+
+def publish(
+    project: ProjectOption = None,
+    store: StoreOption = None,
+    data: DataOption = None,
+    settings: SetOption = None,
+    force: ForceOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Publish the trained model as the active bundle: vectors, indexes tuned and audited, evaluation."""
+    _run([_pipeline(project, store, data, settings, force).publish], as_json)
+
+
+def evaluate(
+    project: ProjectOption = None,
+    store: StoreOption = None,
+    data: DataOption = None,
+    settings: SetOption = None,
+    bundle: Annotated[str | None, typer.Option("--bundle", help="Version to measure; default: the active one.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure a bundle's vectors in the declared protocols, beside the baselines, with confidence intervals."""
+    from model_store.bundle_store import BundleStore
+    from training.evaluate import evaluate_bundle
+
+    pipeline = _pipeline(project, store, data, settings, False)
+    opened = BundleStore(pipeline.models).open(bundle)
+    report = evaluate_bundle(pipeline.project, pipeline.snapshot(), opened, progress=RichProgress(err))
+    if as_json:
+        print_json(report.to_json())
+        return
+    for table in report.tables():
+        print_table(table.columns, table.rows, title=table.title)
+
+
+def _pipeline(
+    project: Path | None, store: str | None, data: Path | None, settings: list[str] | None, force: bool
+) -> Pipeline:
+    return Pipeline(open_project(project, store=store, data=data, settings=settings), RichProgress(err), force=force)
+
+
+def _run(steps: Sequence[Callable[[], StepResult]], as_json: bool) -> None:
+    results = []
+    for step in steps:
+        result = step()
+        results.append(result)
+        if not as_json:
+            state = "unchanged" if result.skipped else f"{result.seconds:.1f} s"
+            say(f"[bold]{result.name:8}[/] {state:>10}  {_summary(result)}")
+    if as_json:
+        print_json(
+            {
+                result.name: {"skipped": result.skipped, "seconds": result.seconds, **result.outcome}
+                for result in results
+            }
+        )
+
+
+def _summary(result: StepResult) -> str:
+    outcome = result.outcome
+    if result.name == "ingest":
+        nodes, edges = sum(outcome["nodes"].values()), sum(outcome["edges"].values())
+        return f"{nodes:,} nodes, {edges:,} edges"
+    if result.name == "export":
+        return f"snapshot {outcome['content_hash'][:12]}"
+    if result.name == "publish":
+        return f"bundle {outcome['version']}"
+    return ", ".join(f"{key} {value}" for key, value in outcome.items() if isinstance(value, (int, float)))

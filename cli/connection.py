@@ -1,0 +1,61 @@
+"""How the asking commands reach a service: a named server, the project's, or the active bundle in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+from cli.console import say
+from graph_store.errors import ConfigError
+from graph_store.project import Project
+from kithkin import Client
+from kithkin.errors import KithkinError, NotFound
+from kithkin.types import Node
+from model_store.bundle_store import BundleStore
+
+
+@contextmanager
+def connected(project: Project | None, server: str | None) -> Iterator[Client]:
+    """A client of ``server``; without one, of the project's own server, or of its bundle served in this process."""
+    with ExitStack() as stack:
+        if server is not None:
+            yield stack.enter_context(Client(server))
+            return
+        if project is None:
+            raise ConfigError("name a server with --server, or a project with --project")
+        serving = project.settings.serving
+        bundles = BundleStore(project.work / "models")
+        client = stack.enter_context(Client(f"{serving.host}:{serving.port}", retries=0))
+        if not _serves(client, bundles):
+            from server.local import serve_in_thread
+
+            client.close()
+            say("no server of this project runs; answering from its active bundle in this process")
+            port = stack.enter_context(serve_in_thread(bundles.open(), serving))
+            client = stack.enter_context(Client(f"127.0.0.1:{port}"))
+        yield client
+
+
+def find_node(client: Client, text: str, node_type: str | None) -> Node:
+    """The node that a person means: by id, else by name; of several of one name the most engaged."""
+    try:
+        return client.get(text, type=node_type)
+    except NotFound:
+        pass
+    except KithkinError as error:
+        if error.reason != "TYPE_NEEDED":
+            raise
+    found = client.find(text, type=node_type)
+    if len(found) > 1:
+        others = ", ".join(f"{node.type} {node.id} {node.name!r}" for node in found[1:4])
+        say(f"took {found[0].type} {found[0].id} {found[0].name!r}; other matches: {others}")
+    return found[0]
+
+
+def _serves(client: Client, bundles: BundleStore) -> bool:
+    """Whether a server answers there that has a bundle of ours: another project may use the same port."""
+    try:
+        status = client.status(timeout=1)
+    except KithkinError:
+        return False
+    return status.bundle is not None and status.bundle.version in bundles.versions()

@@ -1,0 +1,80 @@
+"""Entry point of ``kithkin``: the commands, and how errors end.
+
+Heavy imports stand inside the commands, so that ``kithkin --help`` is quick.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib.metadata import version
+from typing import Annotated
+
+import typer
+
+from cli import build_commands, data_commands, query_commands, serving_commands
+from cli.console import say
+
+app = typer.Typer(
+    name="kithkin",
+    help="Retrieval on a knowledge graph: from files to similar entities, user retrieval and reasons over gRPC.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    epilog=(
+        "Ends with 0: done; 1: a fault of Kithkin; 2: wrong usage or query; 3: configuration; 4: input data; 5: store; "
+        "6: training or bundle; 7: server."
+    ),
+)
+
+_START, _STEPS, _ASK, _RUN = "Start a project", "From files to a bundle", "Ask and inspect", "Run"
+app.command("init", rich_help_panel=_START)(data_commands.init)
+app.command("generate", rich_help_panel=_START)(data_commands.generate)
+app.command("build", rich_help_panel=_STEPS)(build_commands.build)
+app.command("ingest", rich_help_panel=_STEPS)(build_commands.ingest)
+app.command("export", rich_help_panel=_STEPS)(build_commands.export)
+app.command("train", rich_help_panel=_STEPS)(build_commands.train)
+app.command("publish", rich_help_panel=_STEPS)(build_commands.publish)
+app.command("evaluate", rich_help_panel=_STEPS)(build_commands.evaluate)
+app.command("serve", rich_help_panel=_RUN)(serving_commands.serve)
+app.command("status", rich_help_panel=_RUN)(serving_commands.status)
+app.command("similar", rich_help_panel=_ASK)(query_commands.similar)
+app.command("recommend", rich_help_panel=_ASK)(query_commands.recommend)
+app.command("explain", rich_help_panel=_ASK)(query_commands.explain)
+app.command("cypher", rich_help_panel=_ASK)(data_commands.cypher)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"kithkin {version('kithkin-service')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and end.")
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Run the command line; an error of ours becomes one message and its exit code."""
+    try:
+        app()
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.exit(141)
+    except Exception as error:
+        exit_code = getattr(error, "exit_code", None)
+        if not isinstance(exit_code, int):
+            raise
+        say(f"[bold red]error:[/] {_escaped(str(error))}")
+        sys.exit(exit_code)
+
+
+def _escaped(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)

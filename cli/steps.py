@@ -1,0 +1,216 @@
+"""The steps from files to a published bundle; each is skipped when its inputs have not changed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from graph_store.errors import ConfigError
+from graph_store.progress import Progress
+from graph_store.project import Project
+from graph_store.store import GraphStore, open_store
+
+if TYPE_CHECKING:
+    from training.export import Snapshot
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StepResult:
+    """What one step did."""
+
+    name: str
+    skipped: bool
+    seconds: float
+    outcome: dict[str, Any] = field(default_factory=dict)
+    """What a later step needs, and what a person wants to read."""
+
+
+class StepLog:
+    """``steps.json``: per step the hash of its inputs and its outcome, written atomically."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+
+    def outcome(self, step: str, inputs: str) -> dict[str, Any] | None:
+        """Outcome of the step's last run, where that had the same inputs."""
+        entry = self._read().get(step)
+        return entry["outcome"] if entry and entry["inputs"] == inputs else None
+
+    def last(self, step: str) -> dict[str, Any] | None:
+        """Outcome of the step's last run, whatever its inputs were."""
+        entry = self._read().get(step)
+        return entry["outcome"] if entry else None
+
+    def record(self, step: str, inputs: str, outcome: Mapping[str, Any]) -> None:
+        """Remember a finished step."""
+        entries = self._read()
+        entries[step] = {"inputs": inputs, "outcome": dict(outcome)}
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+        beside = self._file.with_suffix(".tmp")
+        beside.write_text(json.dumps(entries, indent=2, sort_keys=True), encoding="utf-8")
+        os.replace(beside, self._file)  # noqa: PTH105 - Path.replace says the same, this names the atomic call
+
+    def _read(self) -> dict[str, Any]:
+        try:
+            entries = json.loads(self._file.read_text(encoding="utf-8"))
+        except (FileNotFoundError, json.JSONDecodeError):
+            return {}  # a lost log only means that steps run again
+        return entries if isinstance(entries, dict) else {}
+
+
+class Pipeline:
+    """The steps of one project. Each method returns what the step did; with ``force`` nothing is skipped."""
+
+    def __init__(self, project: Project, progress: Progress, *, force: bool = False) -> None:
+        self.project = project
+        self._progress = progress
+        self._force = force
+        self._log = StepLog(project.work / "steps.json")
+
+    def ingest(self) -> StepResult:
+        """Files to store, then the derived co-engagement edges."""
+        from graph_store.co_engagement import derive
+        from graph_store.ingest import ingest, input_fingerprint
+
+        started = time.perf_counter()
+        inputs = _digest(input_fingerprint(self.project), self.project.settings.store.model_dump_json())
+        with open_store(self.project) as store:
+            known = None if self._force else self._log.outcome("ingest", inputs)
+            if known is not None and any(store.counts().nodes.values()):
+                if store.state_token() == known["state"]:
+                    return _result("ingest", started, known, skipped=True)
+                # Somebody changed the graph since: their changes stay, what is derived from it follows.
+                derive(self.project, store, progress=self._progress)
+                outcome = {**known, "state": store.state_token()}
+            else:
+                report = ingest(self.project, store, progress=self._progress)
+                derive(self.project, store, progress=self._progress)
+                outcome = {**_counts(store), "report": report.to_json(), "state": store.state_token()}
+        self._log.record("ingest", inputs, outcome)
+        return _result("ingest", started, outcome)
+
+    def export(self) -> StepResult:
+        """Store to snapshot."""
+        from training.export import export_snapshot
+
+        started = time.perf_counter()
+        with open_store(self.project, read_only=True) as store:
+            inputs = _digest(
+                store.state_token(),
+                self.project.schema.model_dump_json(),
+                self.project.settings.store.model_dump_json(),
+            )
+            known = None if self._force else self._log.outcome("export", inputs)
+            if known is not None and self._snapshot_folder(known["content_hash"]).is_dir():
+                return _result("export", started, known, skipped=True)
+            snapshot = export_snapshot(store, self.project.schema, self._snapshots, progress=self._progress)
+        outcome = {"content_hash": snapshot.content_hash}
+        self._log.record("export", inputs, outcome)
+        return _result("export", started, outcome)
+
+    def train(self) -> StepResult:
+        """Snapshot to trained model."""
+        started = time.perf_counter()
+        content_hash = self._needed("export")["content_hash"]
+        inputs = _digest(content_hash, self.project.settings.training.model_dump_json())
+        folder = self._checkpoints
+        known = None if self._force else self._log.outcome("train", inputs)
+        if known is not None and folder.is_dir():
+            return _result("train", started, known, skipped=True)
+        from training.train import train
+
+        model = train(self.project, self.snapshot(), folder=folder, progress=self._progress, resume=not self._force)
+        outcome = {"inputs": inputs, "content_hash": content_hash, **model.summary()}
+        self._log.record("train", inputs, outcome)
+        return _result("train", started, outcome)
+
+    def publish(self) -> StepResult:
+        """Trained model to active bundle, its indexes tuned and audited."""
+        from model_store.bundle_store import BundleStore
+
+        started = time.perf_counter()
+        trained = self._needed("train")
+        settings = self.project.settings
+        inputs = _digest(
+            trained["inputs"],
+            settings.publish.model_dump_json(),
+            settings.evaluation.model_dump_json(),
+            self.project.name,
+        )
+        bundles = BundleStore(self.models)
+        known = None if self._force else self._log.outcome("publish", inputs)
+        if known is not None and known["version"] in bundles.versions():
+            if bundles.active() != known["version"]:
+                bundles.activate(known["version"])
+            return _result("publish", started, known, skipped=True)
+        from server.publish import build_indexes
+        from training.evaluate import evaluate
+        from training.publish import write_contents
+        from training.train import TrainedModel
+
+        snapshot = self.snapshot()
+        model = TrainedModel.load(self._checkpoints)
+        evaluation = evaluate(self.project, snapshot, model, progress=self._progress)
+        with bundles.writer(self.project.name) as writer:
+            write_contents(writer, self.project, snapshot, model, evaluation)
+            build_indexes(writer, settings.publish, progress=self._progress)
+            version = writer.commit()
+        bundles.activate(version)
+        bundles.prune(settings.publish.keep)
+        outcome = {"version": version, "evaluation": evaluation.to_json()}
+        self._log.record("publish", inputs, outcome)
+        return _result("publish", started, outcome)
+
+    def snapshot(self) -> Snapshot:
+        """The snapshot that the last export made."""
+        from training.export import Snapshot
+
+        return Snapshot.open(self._snapshot_folder(self._needed("export")["content_hash"]))
+
+    @property
+    def models(self) -> Path:
+        """Folder of the bundles."""
+        return self.project.work / "models"
+
+    @property
+    def _snapshots(self) -> Path:
+        return self.project.work / "snapshots"
+
+    @property
+    def _checkpoints(self) -> Path:
+        return self.project.work / "checkpoints"
+
+    def _snapshot_folder(self, content_hash: str) -> Path:
+        return self._snapshots / content_hash
+
+    def _needed(self, step: str) -> dict[str, Any]:
+        outcome = self._log.last(step)
+        if outcome is None:
+            raise ConfigError(
+                f"`kithkin {step}` has not run for {self.project.name}",
+                hint="Run it, or `kithkin build` for all steps.",
+            )
+        return outcome
+
+
+def _counts(store: GraphStore) -> dict[str, Any]:
+    counts = store.counts()
+    return {"nodes": counts.nodes, "edges": {str(triple): number for triple, number in counts.edges.items()}}
+
+
+def _result(name: str, started: float, outcome: dict[str, Any], *, skipped: bool = False) -> StepResult:
+    return StepResult(name=name, skipped=skipped, seconds=time.perf_counter() - started, outcome=outcome)
+
+
+def _digest(*parts: str) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        digest.update(part.encode())
+        digest.update(b"\0")
+    return digest.hexdigest()

@@ -1,0 +1,20 @@
+"""Makes a client's methods out of the functions of `kithkin._calls`, so that both clients have the same ones."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+
+def dress(method: Callable[..., Any], build: Callable[..., Any]) -> None:
+    """Gives `method` the name, signature (after ``self``) and documentation of `build`, returning the call's answer."""
+    functools.update_wrapper(method, build)
+    del method.__wrapped__  # type: ignore[attr-defined]
+    signature = inspect.signature(build)
+    self = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    returned = str(signature.return_annotation).removeprefix("Call[").removesuffix("]")
+    method.__signature__ = signature.replace(  # type: ignore[attr-defined]
+        parameters=[self, *signature.parameters.values()], return_annotation=returned
+    )
