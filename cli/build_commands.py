@@ -111,6 +111,8 @@ def _run(steps: Sequence[Callable[[], StepResult]], as_json: bool) -> None:
         if not as_json:
             state = "unchanged" if result.skipped else f"{result.seconds:.1f} s"
             say(f"[bold]{result.name:8}[/] {state:>10}  {_summary(result)}")
+            if not result.skipped:
+                _say_what_is_odd(result)
     if as_json:
         print_json(
             {
@@ -118,6 +120,18 @@ def _run(steps: Sequence[Callable[[], StepResult]], as_json: bool) -> None:
                 for result in results
             }
         )
+
+
+def _say_what_is_odd(result: StepResult) -> None:
+    for source in result.outcome.get("sources", ()):
+        if source["rejected"]:
+            say(
+                f"  {source['source']}: {source['rejected']:,} of {source['rows']:,} rows rejected, {source['rejects']}"
+            )
+        for warning in source["warnings"]:
+            say(f"  {source['source']}: {warning}")
+    for note in result.outcome.get("notes", ()):
+        say(f"  {note}")
 
 
 def _summary(result: StepResult) -> str:
@@ -129,4 +143,4 @@ def _summary(result: StepResult) -> str:
         return f"snapshot {outcome['content_hash'][:12]}"
     if result.name == "publish":
         return f"bundle {outcome['version']}"
-    return ", ".join(f"{key} {value}" for key, value in outcome.items() if isinstance(value, (int, float)))
+    return ", ".join(f"{space}: {figures['steps']:,.0f} steps" for space, figures in outcome["metrics"].items())

@@ -8,8 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
-from cli.console import print_json, print_table, say
+from cli.console import err, print_json, print_table, say
 from cli.options import JsonOption, ProjectOption, StoreOption, open_project
+from cli.progress import RichProgress
 from graph_store.errors import ConfigError
 
 
@@ -32,12 +33,15 @@ def generate(
     entities: Annotated[int, typer.Option(min=50, help="Films in the catalogue.")] = 2000,
     users: Annotated[int, typer.Option(min=10, help="People who watch them.")] = 1500,
     seed: Annotated[int, typer.Option(help="The same seed writes the same files.")] = 1,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite a catalogue that is there.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Write a synthetic catalogue with a planted truth, to try things on and to check quality against."""
     from graph_store.synthetic import generate as generate_catalogue
 
-    catalogue = generate_catalogue(folder, entities=entities, users=users, seed=seed)
+    catalogue = generate_catalogue(
+        folder, entities=entities, users=users, seed=seed, overwrite=force, progress=RichProgress(err)
+    )
     if as_json:
         print_json(catalogue.to_json())
     else:

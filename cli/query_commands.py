@@ -189,9 +189,9 @@ def _pair(assignment: str, option: str) -> tuple[str, str]:
 def _print_results(results: Results, title: str, as_json: bool) -> None:
     if as_json:
         rows = results.to_dicts()
-        for row, result in zip(rows, results, strict=True):
+        for fields, result in zip(rows, results, strict=True):
             if result.reasons:
-                row["reasons"] = [
+                fields["reasons"] = [
                     {"text": reason.text, "contribution": reason.contribution} for reason in result.reasons
                 ]
         print_json({"bundle": results.info.bundle_version, "exact": results.info.exact, "results": rows})

@@ -7,7 +7,7 @@ import json
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from graph_store.project import Project
 from graph_store.store import GraphStore, open_store
 
 if TYPE_CHECKING:
+    from graph_store.ingest import IngestReport
     from training.export import Snapshot
 
 
@@ -87,11 +88,11 @@ class Pipeline:
                     return _result("ingest", started, known, skipped=True)
                 # Somebody changed the graph since: their changes stay, what is derived from it follows.
                 derive(self.project, store, progress=self._progress)
-                outcome = {**known, "state": store.state_token()}
+                outcome = {**known, **_counts(store), "state": store.state_token()}
             else:
                 report = ingest(self.project, store, progress=self._progress)
                 derive(self.project, store, progress=self._progress)
-                outcome = {**_counts(store), "report": report.to_json(), "state": store.state_token()}
+                outcome = {**_counts(store), "sources": _sources(report), "state": store.state_token()}
         self._log.record("ingest", inputs, outcome)
         return _result("ingest", started, outcome)
 
@@ -126,7 +127,7 @@ class Pipeline:
         from training.train import train
 
         model = train(self.project, self.snapshot(), folder=folder, progress=self._progress, resume=not self._force)
-        outcome = {"inputs": inputs, "content_hash": content_hash, **model.summary()}
+        outcome = {"inputs": inputs, "content_hash": content_hash, "metrics": model.metrics, "notes": list(model.notes)}
         self._log.record("train", inputs, outcome)
         return _result("train", started, outcome)
 
@@ -151,8 +152,8 @@ class Pipeline:
             return _result("publish", started, known, skipped=True)
         from server.publish import build_indexes
         from training.evaluate import evaluate
+        from training.model import TrainedModel
         from training.publish import write_contents
-        from training.train import TrainedModel
 
         snapshot = self.snapshot()
         model = TrainedModel.load(self._checkpoints)
@@ -197,6 +198,22 @@ class Pipeline:
                 hint="Run it, or `kithkin build` for all steps.",
             )
         return outcome
+
+
+def _sources(report: IngestReport) -> list[dict[str, Any]]:
+    """What the ingest did, source by source, as JSON keeps it."""
+    return [
+        {
+            "source": source.name,
+            "rows": source.rows,
+            "rejected": source.rejected,
+            "rejects": str(source.rejects) if source.rejects else None,
+            "merged": source.merged,
+            "written": asdict(source.written),
+            "warnings": list(source.warnings),
+        }
+        for source in report.sources
+    ]
 
 
 def _counts(store: GraphStore) -> dict[str, Any]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
@@ -56,6 +57,8 @@ def find_project_file(start: Path | None = None) -> Path:
     start = (start or Path.cwd()).resolve()
     if start.is_file():
         return start
+    if not start.exists():
+        raise ConfigError(f"no such file or folder: {start}", hint="Give a kithkin.toml, or the folder that holds it.")
     for folder in (start, *start.parents):
         if (folder / FILE_NAME).is_file():
             return folder / FILE_NAME
@@ -79,10 +82,14 @@ def load_project(
     file = find_project_file(path)
     try:
         document = tomllib.loads(file.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise ConfigError(f"cannot be read: {error.strerror}", file=file, hint="Check the file's rights.") from None
     except UnicodeDecodeError as error:
-        raise ConfigError(f"not UTF-8: {error.reason} at byte {error.start}", file=file) from None
+        message = f"not UTF-8: {error.reason} at byte {error.start}"
+        raise ConfigError(message, file=file, hint="Save it as UTF-8.") from None
     except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"not valid TOML: {error}", file=file) from None
+        hint = "Texts need quotes, and a table may be declared once only."
+        raise ConfigError(f"not valid TOML: {error}", file=file, hint=hint) from None
     return parse_project(document, file=file, overrides=overrides, environment=environment)
 
 
@@ -97,7 +104,8 @@ def parse_project(
     known = {"name", "work", "data", "nodes", "relations", "sources", *_SETTING_SECTIONS}
     for key, value in document.items():
         if key not in known:
-            raise ConfigError(f"unknown key, known are {', '.join(sorted(known))}", file=file, key=key, value=value)
+            shown = value if isinstance(value, (str, int, float)) else None
+            raise ConfigError("unknown key", file=file, key=key, value=shown, hint=_known_hint(key, known))
 
     nodes = document.get("nodes", {})
     if not isinstance(nodes, dict) or not nodes:
@@ -108,18 +116,18 @@ def parse_project(
     )
     relations = tuple(
         _validate(Relation, _table(body, file, f"relations[{number}]"), file, f"relations[{number}]")
-        for number, body in enumerate(document.get("relations", []))
+        for number, body in enumerate(_tables(document, "relations", file))
     )
     schema = _validate(GraphSchema, {"node_types": node_types, "relations": relations}, file, "")
     sources = tuple(
         _validate(Source, _table(body, file, f"sources[{number}]"), file, f"sources[{number}]")
-        for number, body in enumerate(document.get("sources", []))
+        for number, body in enumerate(_tables(document, "sources", file))
     )
     for number, source in enumerate(sources):
         _check_source(schema, source, file, f"sources[{number}]")
     given = {key: document[key] for key in ("work", "data", *_SETTING_SECTIONS) if key in document}
-    given = _layered(given, os.environ if environment is None else environment, overrides or {}, file)
-    settings = _validate(Settings, given, file, "")
+    given, origins = _layered(given, os.environ if environment is None else environment, overrides or {}, file)
+    settings = _validate(Settings, given, file, "", origins)
     name = document.get("name", file.resolve().parent.name)
     if not isinstance(name, str) or not name:
         raise ConfigError("must be a text", file=file, key="name", value=name)
@@ -132,17 +140,61 @@ def _table(body: object, file: Path, key: str) -> dict[str, Any]:
     return body
 
 
-def _validate(model: type[Model], data: Mapping[str, Any], file: Path, key: str) -> Model:
+def _tables(document: Mapping[str, Any], key: str, file: Path) -> list[Any]:
+    bodies = document.get(key, [])
+    if not isinstance(bodies, list):
+        raise ConfigError("must be an array of tables", file=file, key=key, hint=f"Write each under [[{key}]].")
+    return bodies
+
+
+def _known_hint(key: str, known: Collection[str]) -> str:
+    close = difflib.get_close_matches(key, known, n=1)
+    return (f"Did you mean {close[0]!r}? " if close else "") + f"Known are {', '.join(sorted(known))}."
+
+
+def _validate(
+    model: type[Model], data: Mapping[str, Any], file: Path, key: str, origins: Mapping[str, str] | None = None
+) -> Model:
+    """Check against a model; ``origins`` says which dotted keys came from elsewhere than the file."""
     try:
         return model.model_validate(data)
     except ValidationError as error:
         first, *others = error.errors()
-        place = ".".join(part for part in (key, *(str(part) for part in first["loc"])) if part)
+        place = key
+        for part in first["loc"]:
+            place += f"[{part}]" if isinstance(part, int) else f".{part}" if place else str(part)
         message = first["msg"].removeprefix("Value error, ")
+        hint = ""
+        if first["type"] == "extra_forbidden":
+            message = "unknown key"
+            hint = _known_hint(str(first["loc"][-1]), _fields_at(model, first["loc"][:-1]))
         if others:
             message += f" (and {len(others)} more)"
         value = first["input"] if isinstance(first["input"], (str, int, float, bool)) else None
-        raise ConfigError(message, file=file, key=place, value=value) from None
+        for dotted, origin in (origins or {}).items():
+            if dotted == place or dotted.startswith(f"{place}."):
+                message += f", from {origin}"
+        raise ConfigError(message, file=file, key=place, value=value, hint=hint) from None
+
+
+def _fields_at(model: type[BaseModel], path: Sequence[int | str]) -> set[str]:
+    """Names of the keys that may stand at ``path`` in a model's data."""
+    current: Any = model
+    for part in path:
+        annotation = (
+            current.model_fields[part].annotation if isinstance(part, str) and part in _names(current) else current
+        )
+        while not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            inner = [argument for argument in get_args(annotation) if argument not in (str, Ellipsis, type(None))]
+            if not inner:
+                break
+            annotation = inner[-1]
+        current = annotation
+    return _names(current)
+
+
+def _names(model: Any) -> set[str]:
+    return set(model.model_fields) if isinstance(model, type) and issubclass(model, BaseModel) else set()
 
 
 def _check_source(schema: GraphSchema, source: Source, file: Path, key: str) -> None:
@@ -166,32 +218,55 @@ def _check_source(schema: GraphSchema, source: Source, file: Path, key: str) -> 
         if relation.role is RelationRole.CO_ENGAGEMENT and relation.derive:
             raise ConfigError(f"{source.relation} is derived, no source may fill it", file=file, key=f"{key}.relation")
         declared = relation.properties
+        for name in relation.key_columns[2:]:
+            if name not in source.properties:
+                raise ConfigError(
+                    f"an edge of {relation.triple} is identified by {name!r} too, and this source does not fill it",
+                    file=file,
+                    key=f"{key}.properties",
+                    hint=f'Name its column, or give a constant: {name} = {{ value = "..." }}.',
+                )
         counted = source.count_as
         if counted is not None and (counted not in declared or declared[counted].type is not PropertyType.INT):
             raise ConfigError("must be a declared int property", file=file, key=f"{key}.count_as", value=counted)
-    for name in source.properties:
+        if counted is not None and counted in source.properties:
+            message = "is counted, no column may fill it too"
+            raise ConfigError(message, file=file, key=f"{key}.count_as", value=counted)
+    for name, spec in source.properties.items():
         if name not in declared:
-            raise ConfigError("is not a declared property", file=file, key=f"{key}.properties", value=name)
+            hint = _known_hint(name, declared) if declared else "Declare it under `properties`."
+            raise ConfigError("is not a declared property", file=file, key=f"{key}.properties", value=name, hint=hint)
+        if spec.split and declared[name].type not in (PropertyType.STRINGS, PropertyType.VECTOR):
+            raise ConfigError(
+                f"split gives several values, but the property is of type {declared[name].type.value}",
+                file=file,
+                key=f"{key}.properties.{name}.split",
+                value=spec.split,
+                hint='Declare the property as type = "strings", or take one part with `extract`.',
+            )
 
 
 def _layered(
     given: dict[str, Any], environment: Mapping[str, str], overrides: Mapping[str, Any], file: Path
-) -> dict[str, Any]:
-    """Put the environment above the file, and the overrides above both."""
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Put the environment above the file, and the overrides above both; and which keys came from where."""
     result: dict[str, Any] = {key: dict(value) if isinstance(value, Mapping) else value for key, value in given.items()}
     from_environment = {
-        name.removeprefix(ENVIRONMENT_PREFIX).lower().replace("__", "."): value
+        name.removeprefix(ENVIRONMENT_PREFIX).lower().replace("__", "."): (value, f"the environment's {name}")
         for name, value in environment.items()
         if name.startswith(ENVIRONMENT_PREFIX) and ("__" in name or name in _TOP_LEVEL_VARIABLES)
     }
-    for key, value in (*from_environment.items(), *overrides.items()):
+    origins: dict[str, str] = {}
+    from_flags = {key: (value, "the command line") for key, value in overrides.items()}
+    for key, (value, origin) in (*from_environment.items(), *from_flags.items()):
         if value is None:
             continue
+        origins[key] = origin
         section: dict[str, Any] = result
         *path, last = key.split(".")
         for part in path:
             section = section.setdefault(part, {})
             if not isinstance(section, dict):
-                raise ConfigError("is not a section", file=file, key=key, value=value)
+                raise ConfigError(f"is not a section, from {origin}", file=file, key=key, value=value)
         section[last] = value
-    return result
+    return result, origins

@@ -100,6 +100,7 @@ class Property(_Declared):
     """One property of a node type or of a relation."""
 
     type: PropertyType
+    """The same in files, stores and snapshots."""
     feature: FeatureKind | None = None
     """How training reads it; nothing: training does not."""
     filter: bool = False
@@ -125,10 +126,13 @@ class NodeType(_Declared):
     """One type of nodes; its name is the label in the store, its key property is ``id``."""
 
     name: Identifier
+    """The label in the store; in kithkin.toml the table's own name, ``[nodes.<name>]``."""
     role: NodeRole
+    """What it is in the graph."""
     display: str | None = None
     """Property that people call a node by; without one, the id."""
     properties: dict[str, Property] = Field(default_factory=dict)
+    """Properties by name."""
 
     @field_validator("name")
     @classmethod
@@ -193,6 +197,7 @@ class CoEngagement(_Declared):
     via: str
     """Name of the engagement relation."""
     weight: CoEngagementWeight = CoEngagementWeight.COSINE
+    """How an edge is weighed, from the counts of users."""
     min_support: int = Field(default=2, ge=1)
     """Edges that fewer users support are dropped."""
     top_k: int = Field(default=50, ge=1)
@@ -209,7 +214,9 @@ class Relation(_Declared):
     """One relation of the graph."""
 
     triple: Triple
+    """Source type, name, target type."""
     role: RelationRole
+    """What it is in the graph."""
     weight: str | None = None
     """Numeric property that is the edge's weight; without one, every edge weighs 1."""
     time: str | None = None
@@ -217,6 +224,7 @@ class Relation(_Declared):
     kind: str | None = None
     """String property that says how (viewed, clicked, rated)."""
     properties: dict[str, Property] = Field(default_factory=dict)
+    """Properties of the edges, by name."""
     derive: CoEngagement | None = None
     """For co-engagement: how to derive it; without it the edges come from a source."""
 
@@ -307,6 +315,29 @@ class GraphSchema(_Declared):
                 raise ValueError(f"relation {triple}: derive.via: no engagement {via!r} reaches {triple.target}")
         return self
 
+    @model_validator(mode="after")
+    def _one_meaning_a_name(self) -> GraphSchema:
+        # The embedded store keeps node types and relations in one catalogue that is blind to upper and lower case.
+        node_types = {node_type.name.lower(): node_type.name for node_type in self.node_types}
+        if len(node_types) < len(self.node_types):
+            raise ValueError("two node types differ only in upper and lower case")
+        names: dict[str, str] = {}
+        types: dict[tuple[str, str], PropertyType] = {}
+        for relation in self.relations:
+            name = relation.triple.name
+            if name.lower() in node_types:
+                other = node_types[name.lower()]
+                raise ValueError(f"relation {relation.triple}: its name is also the node type {other}; rename one")
+            if names.setdefault(name.lower(), name) != name:
+                raise ValueError(
+                    f"relation {relation.triple}: {names[name.lower()]!r} differs only in upper and lower case"
+                )
+            for key, declared in relation.properties.items():
+                if types.setdefault((name, key), declared.type) is not declared.type:
+                    other = types[name, key].value
+                    raise ValueError(f"relation {relation.triple}: property {key!r} is {other} in another {name}")
+        return self
+
     def engagements(self, name: str, target: str) -> tuple[Relation, ...]:
         """The engagement relations called ``name`` whose target is the type ``target``."""
         return tuple(
@@ -343,3 +374,5 @@ def _check_properties(properties: dict[str, Property]) -> None:
         _check_identifier(name)
         if name in RESERVED_PROPERTIES | {"source", "target"}:
             raise ValueError(f"{name!r} is reserved, choose another property name")
+    if len({name.lower() for name in properties}) < len(properties):
+        raise ValueError("two properties differ only in upper and lower case")

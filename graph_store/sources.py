@@ -80,21 +80,30 @@ class Source(_Declared):
     """Path, relative to the folder of kithkin.toml (or to ``data`` there); may hold * and ?."""
     format: FileFormat | None = None
     """Nothing: by the file's ending."""
-    delimiter: str = ","
-    quote: str = '"'
+    delimiter: str = Field(default=",", min_length=1, max_length=1)
+    """CSV: the character between fields; "\\t" for a tab."""
+    quote: str = Field(default='"', max_length=1)
+    """CSV: the character around fields; "" where quotes mean nothing."""
     header: bool = True
+    """CSV: whether the first line names the columns."""
     columns: tuple[str, ...] = ()
     """Names of the columns of a file without a header."""
     encoding: str = "utf-8"
+    """CSV and JSONL: what the text is written in ("latin-1", "cp1252", "utf-16", ...)."""
     where: dict[str, str | tuple[str, ...]] = Field(default_factory=dict)
     """Only rows whose column has this text, or one of these."""
 
     node: str | None = None
+    """The node type to fill."""
     id: ColumnSpec | None = None
+    """Column with the nodes' ids."""
 
     relation: Triple | None = None
+    """The relation to fill, as its triple."""
     source: ColumnSpec | None = None
+    """Column with the ids that the edges start from; may be split."""
     target: ColumnSpec | None = None
+    """Column with the ids that the edges lead to; may be split."""
     create_source: bool = False
     """Source ids that no node source brought become nodes (id only); otherwise such a row is bad."""
     create_target: bool = False
@@ -103,6 +112,7 @@ class Source(_Declared):
     """Property that receives how many rows gave the same edge."""
 
     properties: dict[str, ColumnSpec] = Field(default_factory=dict)
+    """Declared property = its column, or a table: column or value, null, extract, lower, split, format."""
 
     @field_validator("id", "source", "target", mode="before")
     @classmethod

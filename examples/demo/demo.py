@@ -17,18 +17,19 @@ from pathlib import Path
 
 FOLDER = Path(".demo")
 KITHKIN = [str(Path(sys.executable).with_name("kithkin"))]
-COLD = """\
-MATCH (m:Movie) WHERE NOT EXISTS { MATCH (:User)-[:WATCHED]->(m) } RETURN m.title ORDER BY m.id LIMIT 1"""
-POPULAR = """\
-MATCH (u:User)-[:WATCHED]->(m:Movie) WITH m, count(u) AS watched RETURN m.title, watched ORDER BY watched DESC, m.id LIMIT 3"""
-ACTIVE = """\
-MATCH (u:User)-[:WATCHED]->(m:Movie) WITH u, count(m) AS watched RETURN u.id, watched ORDER BY watched DESC, u.id LIMIT 1"""
+CLICKED = "MATCH (u:User)-[w:WATCHED {kind: 'click'}]->(f:Film)"
+POPULAR = f"{CLICKED} WITH f, count(u) AS n RETURN f.title AS name, n ORDER BY n DESC, f.id LIMIT 3"
+ACTIVE = f"{CLICKED} WITH u, count(f) AS n RETURN u.id AS name, n ORDER BY n DESC, u.id LIMIT 1"
+UNTOUCHED = """\
+MATCH (f:Film) WHERE NOT EXISTS { MATCH (:User)-[:WATCHED]->(f) } RETURN f.title AS name ORDER BY f.id LIMIT 1"""
+GENRES = """\
+MATCH (f:Film)-[:HAS_GENRE]->(g:Genre) RETURN g.id, count(f) AS n ORDER BY n DESC, g.id LIMIT 5"""
 
 
 def main() -> None:
     started = time.perf_counter()
-    _heading("A catalogue with a planted truth: films, genres, people, users, and what they watched")
-    _show("generate", str(FOLDER), "--entities", "2000", "--users", "1500", "--seed", "1")
+    _heading("A catalogue with a planted truth: films, genres, tags, people, and what users watched")
+    _show("generate", str(FOLDER), "--entities", "2000", "--users", "1500", "--seed", "1", "--force")
 
     _heading("Files to graph, graph to snapshot, snapshot to model, model to bundle")
     _show("build", "-p", str(FOLDER))
@@ -36,13 +37,13 @@ def main() -> None:
     _heading("The server, and three of the most watched films: what is similar, and why")
     with _server() as address:
         for row in _rows(POPULAR):
-            _show("similar", row["m.title"], "-p", str(FOLDER), "--server", address, "-k", "5", "--reasons", "2")
+            _show("similar", row["name"], "-p", str(FOLDER), "--server", address, "-k", "5", "--reasons", "2")
         _heading("A film nobody ever watched: its metadata speaks for it")
-        for row in _rows(COLD):
-            _show("similar", row["m.title"], "-p", str(FOLDER), "--server", address, "-k", "5", "--reasons", "2")
+        for row in _rows(UNTOUCHED):
+            _show("similar", row["name"], "-p", str(FOLDER), "--server", address, "-k", "5", "--reasons", "2")
         _heading("What to show one user")
         for row in _rows(ACTIVE):
-            _show("recommend", row["u.id"], "-p", str(FOLDER), "--server", address, "-k", "5", "--reasons", "1")
+            _show("recommend", row["name"], "-p", str(FOLDER), "--server", address, "-k", "5", "--reasons", "1")
 
     _heading("Against the planted truth, beside the baselines")
     _show("evaluate", "-p", str(FOLDER))
@@ -50,10 +51,10 @@ def main() -> None:
     _heading(f"Done in {time.perf_counter() - started:.0f} seconds. What to try next")
     print(
         f"""\
-  kithkin serve -p {FOLDER}                      the server, in one terminal
-  kithkin similar "..." -p {FOLDER} --reasons 3  ask it from another
-  kithkin cypher -p {FOLDER} "MATCH (m:Movie)-[:HAS_GENRE]->(g:Genre) RETURN g.id, count(m) AS n ORDER BY n DESC, g.id LIMIT 5"
-  kithkin init FOLDER_WITH_YOUR_FILES            the same on your own data
+  kithkin serve -p {FOLDER}                        the server, in one terminal
+  kithkin similar "..." -p {FOLDER} --reasons 3    ask it from another
+  kithkin cypher -p {FOLDER} "{GENRES}"
+  kithkin init FOLDER_WITH_YOUR_FILES              the same on your own data
 The commands are in .venv/bin. examples/ has MovieLens and Last.FM; docs/ has a page a part."""
     )
 

@@ -1,0 +1,108 @@
+"""The ends of edges, checked against every node that this load or the store has."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import duckdb
+import pyarrow as pa
+
+from graph_store.ingest.raw import quoted
+from graph_store.ingest.staging import Staged
+from graph_store.schema import GraphSchema, NodeType, Relation
+from graph_store.store import GraphStore
+
+_BATCH_ROWS = 1_000_000
+
+
+class Ends:
+    """Known ids by node type, in DuckDB tables: ``stored<n>``, ``loaded<n>`` (node sources) and ``created<n>``."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection, schema: GraphSchema) -> None:
+        self._connection, self._schema = connection, schema
+        self._index = {node_type.name: index for index, node_type in enumerate(schema.node_types)}
+
+    def gather(self, store: GraphStore, sources: Sequence[Staged]) -> None:
+        """Collect the ids of the store and of the node sources, for the types that edges of this load reach."""
+        reached = {end for staged in sources if isinstance(staged.declared, Relation) for end in _types(staged)}
+        # Counts know which types the store has tables for: before the first ingest there are none to scan.
+        held = store.counts().nodes
+        for name, index in self._index.items():
+            for table in ("stored", "loaded", "created"):
+                self._connection.execute(f"CREATE TABLE {table}{index} (id VARCHAR)")
+            if name not in reached:
+                continue
+            for staged in sources:
+                if isinstance(staged.declared, NodeType) and staged.declared.name == name:
+                    self._connection.execute(f"INSERT INTO loaded{index} SELECT id FROM {staged.table}")
+            if not held.get(name):
+                continue
+            pending: list[pa.RecordBatch] = []
+            for batch in store.scan_nodes(name, columns=()):
+                pending.append(batch.select(["id"]))
+                if sum(map(len, pending)) >= _BATCH_ROWS:
+                    self._insert(index, pending)
+                    pending = []
+            if pending:
+                self._insert(index, pending)
+
+    def check(self, sources: Sequence[Staged]) -> None:
+        """Turn edges with an unknown end into rejects, and note the nodes that the others create."""
+        relations = [staged for staged in sources if isinstance(staged.declared, Relation)]
+        # An end may be known because an edge of any other source creates it, in whatever order the sources stand.
+        for staged in relations:
+            self._create(staged)
+        for staged in relations:
+            edges = f"edges{staged.number}"
+            for end, name, create in _ends(staged):
+                if create:
+                    continue
+                spec = staged.source.source if end == "source" else staged.source.target
+                label = (spec.column if spec else None) or end
+                unknown = f"{edges}.{end} NOT IN ({self._known(name)})"
+                self._connection.execute(
+                    f"INSERT INTO rejects SELECT {staged.number}, file, line, {quoted(label)}, {end}, "
+                    f"{quoted(f'no {name} has this id')} FROM {edges} WHERE {unknown}"
+                )
+                self._connection.execute(f"DELETE FROM {edges} WHERE {unknown}")
+        for index in self._index.values():
+            self._connection.execute(f"DELETE FROM created{index}")
+        for staged in relations:
+            self._create(staged)
+
+    def created(self, node_type: str) -> tuple[str, str]:
+        """SQL of the ids that edges created: those new to the store, and those it already has."""
+        index = self._index[node_type]
+        ids = f"SELECT DISTINCT id FROM created{index} WHERE id NOT IN (SELECT id FROM loaded{index})"
+        return f"{ids} AND id NOT IN (SELECT id FROM stored{index})", f"{ids} AND id IN (SELECT id FROM stored{index})"
+
+    def _create(self, staged: Staged) -> None:
+        """Add the ids of the ends that may be created, from edges whose other end is known or may be created."""
+        ends = _ends(staged)
+        conditions = [f"{end} IN ({self._known(name)})" for end, name, create in ends if not create]
+        where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
+        for end, name, create in ends:
+            if create:
+                self._connection.execute(
+                    f"INSERT INTO created{self._index[name]} SELECT DISTINCT {end} FROM edges{staged.number}{where}"
+                )
+
+    def _known(self, name: str) -> str:
+        index = self._index[name]
+        return " UNION ALL ".join(f"SELECT id FROM {table}{index}" for table in ("stored", "loaded", "created"))
+
+    def _insert(self, index: int, batches: list[pa.RecordBatch]) -> None:
+        ids = pa.Table.from_batches(batches)
+        self._connection.register("scanned_ids", ids)
+        self._connection.execute(f"INSERT INTO stored{index} SELECT id FROM scanned_ids")
+        self._connection.unregister("scanned_ids")
+
+
+def _types(staged: Staged) -> tuple[str, str]:
+    assert isinstance(staged.declared, Relation)
+    return staged.declared.triple.source, staged.declared.triple.target
+
+
+def _ends(staged: Staged) -> list[tuple[str, str, bool]]:
+    source, target = _types(staged)
+    return [("source", source, staged.source.create_source), ("target", target, staged.source.create_target)]
