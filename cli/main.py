@@ -67,11 +67,23 @@ def main() -> None:
     except BrokenPipeError:
         sys.exit(141)
     except Exception as error:
-        exit_code = getattr(error, "exit_code", None)
-        if not isinstance(exit_code, int):
+        exit_code = _exit_code(error)
+        if exit_code is None:
             raise
         say(f"[bold red]error:[/] {_escaped(str(error))}")
         sys.exit(exit_code)
+
+
+def _exit_code(error: Exception) -> int | None:
+    """What an error of ours ends with; None: it is a fault of the program."""
+    exit_code = getattr(error, "exit_code", None)
+    if isinstance(exit_code, int):
+        return exit_code
+    # The client's errors know nothing of command lines; not loaded: not the client's.
+    client = sys.modules.get("kithkin.errors")
+    if client is None or not isinstance(error, client.KithkinError):
+        return None
+    return 2 if isinstance(error, (client.NotFound, client.InvalidArgument)) else 7
 
 
 def _escaped(text: str) -> str:

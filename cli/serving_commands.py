@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from cli.console import print_json, print_table
+from cli.console import print_json, print_table, say
 from cli.options import JsonOption, ProjectOption, ServerOption, SetOption, open_project
 
 
@@ -69,7 +69,7 @@ def status(project: ProjectOption = None, server: ServerOption = None, as_json: 
                     space.dimension,
                     index.node_type,
                     index.vectors,
-                    f"{index.kind} ({index.exact_reason})" if index.exact_reason else index.kind,
+                    index.kind,
                     index.recall_at_10,
                     index.recall_target,
                 )
@@ -77,3 +77,5 @@ def status(project: ProjectOption = None, server: ServerOption = None, as_json: 
                 for index in space.indexes
             ],
         )
+        for reason in sorted({index.exact_reason for space in bundle.spaces for index in space.indexes} - {""}):
+            say(f"exact: {reason}")

@@ -23,6 +23,7 @@ class StoreSettings(_Settings):
     user: str = "neo4j"
     """Neo4j user. The password comes from KITHKIN_STORE_PASSWORD only."""
     database: str = "neo4j"
+    """Neo4j database."""
     timeout_s: float = Field(default=30.0, gt=0)
     """Seconds to wait for a connection or a lock."""
     memory_mib: int = Field(default=1024, ge=64)
@@ -45,32 +46,68 @@ class IngestSettings(_Settings):
 class SpaceSettings(_Settings):
     """One vector space and how its encoder is trained."""
 
-    dimension: int = Field(default=128, ge=2, le=1024)
+    dimension: int = Field(default=256, ge=2, le=1024)
     """Length of the vectors."""
-    hidden: int = Field(default=256, ge=2)
-    """Width of the hidden layers."""
+    hidden: int = Field(default=128, ge=2)
+    """Width of the hidden layers, a multiple of ``heads``."""
     layers: int = Field(default=1, ge=0, le=3)
     """Rounds of attention over neighbours."""
     fan_out: int = Field(default=10, ge=1)
-    """Neighbours sampled per relation, layer and node."""
+    """Neighbours read per node and edge type, when the vectors are made; at most ``publish.max_neighbours``."""
+    sampled_fan_out: int = Field(default=4, ge=1)
+    """The same in training, drawn anew in every step from the ``publish.max_neighbours`` heaviest."""
     heads: int = Field(default=4, ge=1)
     """Attention heads."""
     dropout: float = Field(default=0.1, ge=0, lt=1)
-    steps: int = Field(default=1000, ge=0)
-    """Optimiser steps."""
+    """Share of hidden values set to zero in training."""
+    block_dropout: float = Field(default=0.2, ge=0, lt=1)
+    """Share of a node's feature blocks left out in training, so that vectors do well where some are not known."""
+    steps: int | None = Field(default=None, ge=0)
+    """Optimiser steps; nothing: by the size of the graph."""
     batch_size: int = Field(default=1024, ge=2)
     """Positive pairs a step; the other pairs of the batch are the negatives."""
-    learning_rate: float = Field(default=1e-3, gt=0)
+    negatives: int = Field(default=512, ge=0)
+    """Entities drawn evenly as further negatives (space ``user``)."""
+    learning_rate: float = Field(default=2e-3, gt=0)
+    """After the warm-up; falls to zero along a cosine."""
     weight_decay: float = Field(default=1e-4, ge=0)
+    """How strongly the weights are drawn to zero."""
     temperature: float = Field(default=0.07, gt=0)
-    """Divides the scores before the softmax."""
+    """Divides the cosines before the softmax."""
+    log_q: float = Field(default=1.0, ge=0, le=1)
+    """How far the softmax is corrected for candidates that are drawn often; 1: wholly."""
+    balance: float = Field(default=0.5, ge=0, le=1)
+    """A relation's share of the positive pairs grows with its edges to this power (space ``similar``)."""
+    concept_share: float = Field(default=0.15, ge=0, le=1)
+    """Share of the positive pairs that join an entity and a concept (space ``similar``)."""
+    signals: float = Field(default=1.0, ge=0)
+    """Weight of the fitted blocks beside the trained encoder in the vectors; 0: the encoder alone (``similar``)."""
+    smoothing: float = Field(default=0.5, ge=0)
+    """Weight of the neighbours' blocks beside a node's own (``similar``)."""
+    supervision: float = Field(default=0.25, gt=0, le=0.5)
+    """Share of the engagements that a step predicts from the others; the parts take turns (``user``)."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> SpaceSettings:
+        if self.hidden % self.heads:
+            raise ValueError(f"hidden ({self.hidden}) must be a multiple of heads ({self.heads})")
+        return self
+
+
+class UserSpaceSettings(SpaceSettings):
+    """The space ``user``: the same settings, other defaults."""
+
+    dimension: int = Field(default=128, ge=2, le=1024)
+    temperature: float = Field(default=0.1, gt=0)
 
 
 class TrainingSettings(_Settings):
     """Training of all spaces."""
 
     seed: int = 1
+    """Seed of every random choice."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to train; auto: a GPU where there is one."""
     threads: int = Field(default=0, ge=0)
     """CPU threads; 0: as many as there are."""
     input_dimension: int = Field(default=128, ge=2)
@@ -80,16 +117,18 @@ class TrainingSettings(_Settings):
     checkpoint_every: int = Field(default=500, ge=1)
     """Steps between two checkpoints."""
     similar: SpaceSettings = SpaceSettings()
-    user: SpaceSettings = SpaceSettings()
+    user: UserSpaceSettings = UserSpaceSettings()
 
 
 class JudgedEvaluation(_Settings):
     """Similar entities against judgements that never enter the graph."""
 
     name: str
+    """How the report calls it."""
     node: str
     """Entity type of queries and answers."""
     file: str
+    """CSV file, relative to ``data``; it never enters the graph."""
     query: str
     similar: str
     """Columns of the file: the query's id and the similar entity's id."""
@@ -99,6 +138,10 @@ class JudgedEvaluation(_Settings):
     tune_modulo: int | None = Field(default=None, ge=2)
     """Queries with sha256(decimal id) mod this = ``tune_remainder`` are for tuning, never reported."""
     tune_remainder: int = Field(default=1, ge=0)
+    recall_at: int = Field(default=100, ge=1)
+    """Answers counted for recall."""
+    ndcg_at: int = Field(default=200, ge=1)
+    """Answers counted for NDCG."""
 
     @model_validator(mode="after")
     def _fits(self) -> JudgedEvaluation:
@@ -111,6 +154,11 @@ class EvaluationSettings(_Settings):
     """What ``kithkin evaluate`` measures."""
 
     judged: tuple[JudgedEvaluation, ...] = ()
+    """Judgements of similar entities."""
+    users_at: int = Field(default=20, ge=1)
+    """Answers counted for a user's held-out engagements."""
+    max_users: int = Field(default=5000, ge=1)
+    """Users whose held-out engagements are asked for, drawn at random where there are more."""
     bootstrap: int = Field(default=1000, ge=100)
     """Resamplings for the confidence intervals."""
 
@@ -130,14 +178,19 @@ class ServingSettings(_Settings):
     """The gRPC server."""
 
     host: str = "127.0.0.1"
+    """Address to listen on; 0.0.0.0: all."""
     port: int = Field(default=50051, ge=0, le=65535)
     """0: any free port, printed at the start."""
     workers: int = Field(default=1, ge=1)
+    """Worker processes."""
     max_top_k: int = Field(default=1000, ge=1)
+    """A request for more is refused."""
     max_message_bytes: int = Field(default=4 * 1024 * 1024, ge=1024)
+    """A request larger than this is refused."""
     drain_s: float = Field(default=10.0, ge=0)
     """Seconds given to running calls when a worker stops."""
     reflection: bool = True
+    """May clients ask for the protocol itself (gRPC server reflection)."""
 
 
 class Settings(_Settings):

@@ -142,7 +142,7 @@ def open_store(project: Project, *, read_only: bool = False) -> GraphStore:
     """Open the store that ``store.uri`` names.
 
     Raises StoreUnavailable, StoreAuthError or StoreLocked with what to do. With ``read_only`` the embedded store is
-    opened beside a writer and sees the state at its opening; it must exist.
+    opened beside a writer and sees, in each call, what was committed last; it must exist.
     """
     if project.settings.store.is_neo4j:
         from graph_store.neo4j_store import Neo4jStore

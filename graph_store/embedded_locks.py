@@ -1,0 +1,118 @@
+"""Locks between the processes that use one embedded store.
+
+Ladybug locks out a second writing process, and no more. Measured with 0.22: the same process may open a store for
+writing twice; the lock is lost when that process closes a read-only opening (a POSIX record lock); and a reader beside
+a writer can see half of a commit, because a checkpoint rewrites pages in place while the reader still reads them.
+So there are files beside the store: ``.lock``, held by the writer, and ``.commit``, the gate that the writer shuts
+while it commits and that a reader keeps open while it reads (with ``.turn``, its turnstile).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+if sys.platform != "win32":
+    import fcntl
+
+FIRST_PAUSE_S = 0.002
+LONGEST_PAUSE_S = 0.1
+_FLAGS = os.O_CREAT | getattr(os, "O_CLOEXEC", 0)
+
+
+class WriterLock:
+    """Held by the one writer of a store, in a file that holds the process id."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path.with_name(path.name + ".lock")
+        self._file: int | None = None
+
+    def acquire(self) -> int | None:
+        """Take the lock: None where that worked, else the process id of who holds it (0: not known)."""
+        if sys.platform == "win32":  # Ladybug's own lock between processes is all there is
+            return None
+        file = os.open(self._path, os.O_RDWR | _FLAGS, 0o644)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            text = os.read(file, 32).decode("ascii", "replace").strip()
+            os.close(file)
+            return int(text) if text.isdigit() else 0
+        os.ftruncate(file, 0)
+        os.write(file, f"{os.getpid()}\n".encode())
+        self._file = file
+        return None
+
+    def release(self) -> None:
+        """Give it back; twice does no harm. The file stays: removing it would race with the next writer."""
+        if self._file is not None:
+            os.ftruncate(self._file, 0)
+            os.close(self._file)
+            self._file = None
+
+
+class CommitGate:
+    """Open to many readers, or shut by the writer that commits.
+
+    Before the gate is a turnstile, which a waiting writer shuts first: else readers that come and go without a pause
+    would keep it waiting for ever.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path.with_name(path.name + ".commit")
+        self._turnstile = path.with_name(path.name + ".turn")
+
+    @contextmanager
+    def shut(self, deadline: float) -> Iterator[None]:
+        """For the writer: no reader reads meanwhile. Raises TimeoutError where one still does at ``deadline``."""
+        with _locked(self._turnstile, deadline, shared=False), _locked(self._path, deadline, shared=False):
+            yield
+
+    @contextmanager
+    def open(self, deadline: float) -> Iterator[None]:
+        """For a reader: no commit happens meanwhile. Raises TimeoutError where one still does at ``deadline``."""
+        with ExitStack() as stack:
+            with _locked(self._turnstile, deadline, shared=True):
+                stack.enter_context(_locked(self._path, deadline, shared=True))
+            yield
+
+
+@contextmanager
+def _locked(path: Path, deadline: float, *, shared: bool) -> Iterator[None]:
+    if sys.platform == "win32":
+        yield
+        return
+    try:
+        file = os.open(path, os.O_RDWR | _FLAGS, 0o644)
+    except OSError:
+        if not shared:
+            raise
+        try:
+            file = os.open(path, os.O_RDONLY)
+        except OSError:  # a medium that nobody writes
+            yield
+            return
+    try:
+        _wait(file, fcntl.LOCK_SH if shared else fcntl.LOCK_EX, deadline)
+        yield
+    finally:
+        os.close(file)
+
+
+def _wait(file: int, kind: int, deadline: float) -> None:
+    if sys.platform != "win32":
+        pause = FIRST_PAUSE_S
+        while True:
+            try:
+                fcntl.flock(file, kind | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    raise TimeoutError from None
+                time.sleep(pause)
+                pause = min(2 * pause, LONGEST_PAUSE_S)
+            else:
+                return

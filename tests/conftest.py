@@ -1,0 +1,61 @@
+"""Fixtures for all tests: one Neo4j server a run, started by the first test that needs it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+
+
+@dataclass(frozen=True, kw_only=True)
+class Neo4jServer:
+    """Where the tests' Neo4j listens."""
+
+    uri: str
+    user: str
+    password: str
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Without Maven the tests that need Neo4j are skipped, unless KITHKIN_REQUIRE_NEO4J=1: then they fail."""
+    needing = [item for item in items if item.get_closest_marker("neo4j")]
+    if not needing or os.environ.get("KITHKIN_REQUIRE_NEO4J") == "1":
+        return
+    from tests.neo4j.server import lacking
+
+    if (reason := lacking()) is not None:
+        for item in needing:
+            item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture(scope="session")
+def neo4j_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Neo4jServer]:
+    """A real Neo4j for the whole run, stopped at its end."""
+    from tests.neo4j.server import MavenMissing, neo4j_server
+
+    running = neo4j_server(tmp_path_factory.mktemp("neo4j"))
+    try:
+        uri, password = running.__enter__()
+    except MavenMissing as error:
+        pytest.fail(f"{error}, and KITHKIN_REQUIRE_NEO4J=1 wants the tests that need it", pytrace=False)
+    try:
+        yield Neo4jServer(uri=uri, user="neo4j", password=password)
+    finally:
+        running.__exit__(None, None, None)
+
+
+@pytest.fixture
+def clean_neo4j(neo4j_server: Neo4jServer, monkeypatch: pytest.MonkeyPatch) -> Neo4jServer:
+    """The Neo4j with nothing in it, its password where the store looks for it."""
+    import neo4j
+
+    monkeypatch.setenv("KITHKIN_STORE_PASSWORD", neo4j_server.password)
+    with neo4j.GraphDatabase.driver(neo4j_server.uri, auth=(neo4j_server.user, neo4j_server.password)) as driver:
+        driver.execute_query("MATCH (n) DETACH DELETE n")
+        for record in driver.execute_query("SHOW CONSTRAINTS YIELD name").records:
+            driver.execute_query(f"DROP CONSTRAINT `{record['name']}`")
+        for record in driver.execute_query("SHOW INDEXES YIELD name, type WHERE type <> 'LOOKUP' RETURN name").records:
+            driver.execute_query(f"DROP INDEX `{record['name']}`")
+    return neo4j_server
