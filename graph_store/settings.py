@@ -82,7 +82,7 @@ class SpaceSettings(_Settings):
     """Share of the positive pairs that join an entity and a concept (space ``similar``)."""
     signals: float = Field(default=1.0, ge=0)
     """Weight of the fitted blocks beside the trained encoder in the vectors; 0: the encoder alone (``similar``)."""
-    smoothing: float = Field(default=0.5, ge=0)
+    smoothing: float = Field(default=1.0, ge=0)
     """Weight of the neighbours' blocks beside a node's own (``similar``)."""
     supervision: float = Field(default=0.25, gt=0, le=0.5)
     """Share of the engagements that a step predicts from the others; the parts take turns (``user``)."""

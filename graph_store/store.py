@@ -80,12 +80,13 @@ class GraphStore(Protocol, AbstractContextManager["GraphStore"]):
         """Create the nodes that are not there, change those that differ in a declared property.
 
         The last of several rows with one id wins. Columns that the table does not have are left as they are. All or
-        nothing per call.
+        nothing per call; Neo4j commits very large calls in parts (docs/graph_store.md), and the same call again
+        writes the rest.
         """
         ...
 
     def upsert_edges(self, triple: Triple, edges: pa.Table) -> Written:
-        """Create or change edges, identified by ``Relation.key_columns``. All or nothing per call.
+        """Create or change edges, identified by ``Relation.key_columns``; all or nothing as for nodes.
 
         Raises InputError where an end is not in the store.
         """

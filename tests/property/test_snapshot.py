@@ -110,6 +110,9 @@ class Rows:
     def counts(self) -> Counts:
         return Counts()
 
+    def state_token(self) -> str:
+        return "unmoved"
+
 
 def _edges(draw: st.DrawFn, sources: list[str], targets: list[str], values: dict[str, Any]) -> list[dict[str, Any]]:
     if not sources or not targets:

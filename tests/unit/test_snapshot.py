@@ -92,7 +92,7 @@ class MemoryStore:
     """The part of a GraphStore that an export reads, from rows in memory."""
 
     def __init__(self, schema: GraphSchema, nodes: dict[str, list[Any]], edges: dict[Triple, list[Any]]) -> None:
-        self.schema, self.nodes, self.edges, self.chunk = schema, nodes, edges, 2
+        self.schema, self.nodes, self.edges, self.chunk, self.state = schema, nodes, edges, 2, "unmoved"
 
     def scan_nodes(self, node_type: str, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
         table = pa.Table.from_pylist(self.nodes[node_type], self.schema.node_type(node_type).arrow_schema)
@@ -104,6 +104,9 @@ class MemoryStore:
 
     def counts(self) -> Counts:
         return Counts()
+
+    def state_token(self) -> str:
+        return self.state
 
 
 def store(**changed: Any) -> Any:
@@ -332,3 +335,17 @@ def test_hetero_data_holds_edges_and_numeric_features(snapshot: Snapshot) -> Non
     assert data["User", "WATCHED", "Movie"].edge_weight.tolist() == [1.0, 4.0, 5.0, 2.0, 1.0]
     assert data["Movie", "HAS_GENRE", "Genre"].edge_index.tolist() == [[0, 2], [0, 0]]
     assert data.validate()
+
+
+def test_a_graph_that_changes_meanwhile_is_refused(tmp_path: Path) -> None:
+    moving = store()
+    whole = moving.scan_edges
+
+    def write_meanwhile(*arguments: Any) -> Iterator[pa.RecordBatch]:
+        moving.state = "moved"
+        return whole(*arguments)
+
+    moving.scan_edges = write_meanwhile
+    with pytest.raises(SnapshotError, match="changed while it was read"):
+        export_snapshot(moving, SCHEMA, tmp_path)
+    assert list(tmp_path.iterdir()) == []

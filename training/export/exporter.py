@@ -38,15 +38,19 @@ def export_snapshot(
     """Write the store's content to ``root/<content hash>`` and open it; the same content is not written twice.
 
     One node type or relation at a time is in memory (docs/snapshot.md says how much). Raises SnapshotError for edges
-    whose end is not in the store, for ids that are missing or there twice, and for columns that are not of the declared
-    type; errors of the store pass through. Nothing is left behind when it fails.
+    whose end is not in the store, for ids that are missing or there twice, for columns that are not of the declared
+    type, and where the graph changed meanwhile; errors of the store pass through. Nothing is left behind when it fails.
     """
     progress = progress or NoProgress()
     root.mkdir(parents=True, exist_ok=True)
     folder = root / f".writing-{os.getpid()}-{secrets.token_hex(4)}"
     folder.mkdir()
     try:
+        # Scans are several reads: only an unmoved store makes them one state of the graph.
+        state = store.state_token()
         manifest = _write(store, schema, folder, progress)
+        if store.state_token() != state:
+            raise SnapshotError("the graph changed while it was read", hint=_CHANGING)
         place = root / manifest.content_hash
         existing = _existing(place, manifest)
         if existing is not None:

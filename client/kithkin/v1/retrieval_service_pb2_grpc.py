@@ -86,7 +86,7 @@ class RetrievalServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ExplainSimilarity(self, request, context):
-        """Returns the evidence that connects two entities.
+        """Returns the evidence that connects two entities, or a user and an entity.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

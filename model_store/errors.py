@@ -1,0 +1,52 @@
+"""Errors of the model store, each saying what to do.
+
+ModelStoreError
+├── BundleIncomplete       the bundle being written lacks something; nothing was published
+├── BundleNotFound         no bundle at all, or none of that version
+├── BundleVersionUnknown   written by a release with another layout
+└── BundleCorrupt          a file is missing, cut short or changed
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class ModelStoreError(Exception):
+    """Base of every error this package raises on purpose.
+
+    ``hint`` says what to do about it, in one sentence; ``exit_code`` is what the command line ends with.
+    """
+
+    exit_code = 6
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message}\n  {self.hint}" if self.hint else self.message
+
+
+class BundleIncomplete(ModelStoreError):
+    """The bundle being written does not hold what its manifest promises, or the reverse."""
+
+
+class BundleNotFound(ModelStoreError):
+    """No bundle of that version, or no active one."""
+
+
+class BundleVersionUnknown(ModelStoreError):
+    """The bundle has a layout that this release does not read."""
+
+
+class BundleCorrupt(ModelStoreError):
+    """A file of the bundle is missing, cut short or changed; names it."""
+
+    def __init__(self, message: str, *, file: Path | None = None, hint: str = "") -> None:
+        super().__init__(
+            f"{file}: {message}" if file else message,
+            hint=hint or "Publish again (`kithkin publish`), or copy the bundle's folder again from where it is whole.",
+        )
+        self.file = file

@@ -1,0 +1,202 @@
+"""What a request describes, as the encoder reads it: a row of properties, and links to nodes of the graph."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+from datetime import date, timedelta
+from typing import Any
+
+import pyarrow as pa
+
+from graph_store.schema import NodeRole, PropertyType, RelationRole, Triple
+from kithkin.v1 import bundle_pb2, types_pb2
+from model_store.bundle import Bundle
+from model_store.csr import EdgeType
+from server.catalogue import Catalogue, NodeKey
+from server.encoder import Link
+from server.errors import InvalidField, NotDeclared, TypeNeeded, VectorNotFinite, WrongDimension
+
+_KINDS = {
+    PropertyType.STRING: "string_value",
+    PropertyType.INT: "int_value",
+    PropertyType.FLOAT: "float_value",
+    PropertyType.BOOL: "bool_value",
+    PropertyType.DATE: "time_value",
+    PropertyType.TIMESTAMP: "time_value",
+    PropertyType.STRINGS: "strings_value",
+    PropertyType.VECTOR: "vector_value",
+}
+_EPOCH = date(1970, 1, 1)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Description:
+    """A node that is not in the graph."""
+
+    node_type: str
+    properties: pa.Table
+    """One row with the columns of the type's properties that the bundle carries; null: not told."""
+    links: dict[EdgeType, list[Link]] = field(default_factory=dict)
+    """Links by edge type of ``node_type``, the heaviest first (events: the newest), ties by id."""
+
+
+class Describer:
+    """Reads described entities and lists of events against what a bundle declares."""
+
+    def __init__(self, bundle: Bundle, catalogue: Catalogue) -> None:
+        self._bundle = bundle
+        self._catalogue = catalogue
+        self._engagements = [
+            EdgeType(triple)
+            for triple, relation in bundle.relations.items()
+            if relation.role == RelationRole.ENGAGEMENT.value
+        ]
+
+    def empty(self, node_type: str) -> Description:
+        """A node of which nothing is told."""
+        return Description(
+            node_type=node_type, properties=_row({}, list(self._bundle.node_types[node_type].properties))
+        )
+
+    def entity(self, described: types_pb2.DescribedEntity, place: str) -> Description:
+        """Read a described entity. Raises InvalidField and its kinds, and NodeNotFound for a link to nowhere."""
+        node_type = self._catalogue.type_named(described.type, f"{place}.type", NodeRole.ENTITY)
+        if not described.properties and not described.links:
+            raise InvalidField(place, "describes nothing", hint="Give at least one property or link.")
+        declared = {each.name: each for each in self._bundle.node_types[node_type].properties}
+        values: dict[str, Any] = {}
+        for name, value in sorted(described.properties.items()):
+            where = f"{place}.properties[{name!r}]"
+            if name not in declared:
+                raise NotDeclared(
+                    where,
+                    f"{node_type} has no property {name!r} that is shown, filterable or a feature",
+                    hint=f"There are {', '.join(declared) or 'none'}.",
+                )
+            values[name] = _plain(value, declared[name], where)
+        links: dict[EdgeType, dict[int, float]] = {}
+        for number, link in enumerate(described.links):
+            where = f"{place}.links[{number}]"
+            edge_type = self._edge_type(node_type, link, where)
+            ref = types_pb2.NodeRef(type=edge_type.neighbour_type, id=link.node.id)
+            row = self._catalogue.resolve(ref, f"{where}.node").row
+            # The same link told twice is one link, of the later weight, as in the graph.
+            links.setdefault(edge_type, {})[row] = _weight(link.weight, f"{where}.weight")
+        return Description(
+            node_type=node_type,
+            properties=_row(values, list(declared.values())),
+            links={
+                edge_type: [Link(row=row, weight=w) for row, w in sorted(each.items(), key=lambda e: (-e[1], e[0]))]
+                for edge_type, each in links.items()
+            },
+        )
+
+    def events(self, events: types_pb2.EventList, place: str) -> tuple[Description, list[NodeKey]]:
+        """Read a user told by events, and the entities of the events, the newest first.
+
+        The user type is that of the first engagement relation that reaches the events' entities.
+        """
+        if not events.events:
+            raise InvalidField(f"{place}.events", "is empty", hint="Give at least one event, or a user, or a vector.")
+        touched: list[tuple[NodeKey, float]] = []
+        for number, event in enumerate(events.events):
+            where = f"{place}.events[{number}]"
+            key = self._catalogue.resolve(event.entity, f"{where}.entity", NodeRole.ENTITY)
+            touched.append((key, _weight(event.weight, f"{where}.weight")))
+        touched.reverse()
+        engagements = {
+            each.neighbour_type: each
+            for each in reversed(self._engagements)
+            if each.neighbour_type in {key.type for key, _ in touched}
+        }
+        if not engagements:
+            raise InvalidField(f"{place}.events", f"no engagement relation reaches {touched[0][0].type}")
+        user_types = {each.node_type for each in engagements.values()}
+        if len(user_types) > 1:
+            raise TypeNeeded(f"{place}.events", "these entities are engaged with by users of several types")
+        links: dict[EdgeType, list[Link]] = {}
+        for key, weight in touched:
+            if key.type in engagements:
+                links.setdefault(engagements[key.type], []).append(Link(row=key.row, weight=weight))
+        user_type = user_types.pop()
+        description = replace(self.empty(user_type), links=links)
+        return description, [key for key, _ in touched]
+
+    def _edge_type(self, node_type: str, link: types_pb2.DescribedLink, where: str) -> EdgeType:
+        """The relation a link names, seen from the described entity's type; forward where both ends fit."""
+        ends = [
+            EdgeType(Triple(*triple), reverse)
+            for triple in self._bundle.relations
+            if triple.name == link.relation
+            for reverse in (False, True)
+        ]
+        ends = [each for each in ends if each.node_type == node_type]
+        if not ends:
+            known = sorted({triple.name for triple in self._bundle.relations if node_type in (triple[0], triple[2])})
+            raise NotDeclared(
+                f"{where}.relation",
+                f"{node_type} has no relation {link.relation!r}",
+                hint=f"There are {', '.join(known) or 'none'}.",
+            )
+        if link.node.type:
+            self._catalogue.type_named(link.node.type, f"{where}.node.type", None)
+            fitting = [each for each in ends if each.neighbour_type == link.node.type]
+            if not fitting:
+                raise InvalidField(
+                    f"{where}.node.type",
+                    f"{link.relation} of {node_type} does not lead to {link.node.type}",
+                    hint=f"It leads to {', '.join(sorted({each.neighbour_type for each in ends}))}.",
+                )
+            return fitting[0]
+        kinds = sorted({each.neighbour_type for each in ends})
+        if len(kinds) > 1:
+            raise TypeNeeded(f"{where}.node.type", f"{link.relation} leads to several types", hint=", ".join(kinds))
+        return ends[0]
+
+
+def _weight(weight: float, where: str) -> float:
+    if not math.isfinite(weight) or weight < 0:
+        raise InvalidField(
+            where, f"{weight} is not a weight", hint="Give a finite number above 0, or 0 for the usual 1."
+        )
+    return weight or 1.0
+
+
+def _plain(value: types_pb2.PropertyValue, declared: bundle_pb2.PropertyManifest, where: str) -> Any:
+    kind = value.WhichOneof("kind")
+    if kind is None:
+        return None
+    wanted = PropertyType(declared.type)
+    if kind == "int_value" and wanted is PropertyType.FLOAT:
+        return float(value.int_value)
+    if kind != _KINDS[wanted]:
+        raise InvalidField(
+            where, f"is a {kind}, and {declared.name} is declared {wanted}", hint=f"Send {_KINDS[wanted]}."
+        )
+    match wanted:
+        case PropertyType.DATE:
+            return _EPOCH + timedelta(days=value.time_value.ToSeconds() // 86_400)
+        case PropertyType.TIMESTAMP:
+            return value.time_value.ToMicroseconds()
+        case PropertyType.STRINGS:
+            return list(value.strings_value.values)
+        case PropertyType.VECTOR:
+            numbers = list(value.vector_value.values)
+            if declared.dimension and len(numbers) != declared.dimension:
+                raise WrongDimension(where, f"has {len(numbers)} values, {declared.name} has {declared.dimension}")
+            if not all(map(math.isfinite, numbers)):
+                raise VectorNotFinite(where, "has a value that is NaN or infinite")
+            return numbers
+        case PropertyType.FLOAT if not math.isfinite(value.float_value):
+            raise InvalidField(where, "is NaN or infinite")
+        case _:
+            return getattr(value, kind)
+
+
+def _row(values: dict[str, Any], declared: list[bundle_pb2.PropertyManifest]) -> pa.Table:
+    schema = pa.schema([pa.field(each.name, PropertyType(each.type).arrow) for each in declared])
+    if not declared:
+        # A row without columns: Arrow counts rows by columns, so one that says nothing stands for it.
+        return pa.table({"id": pa.nulls(1, pa.string())})
+    return pa.Table.from_pylist([{each.name: values.get(each.name) for each in declared}], schema=schema)

@@ -1,0 +1,173 @@
+"""The outermost interceptor: parses requests, turns every error into a status with details, echoes the request id.
+
+gRPC answers bytes that it cannot decode, and exceptions it does not know, with UNKNOWN. Here nothing leaves but what
+``server/status.py`` lists: handlers are given bytes, and parsing happens inside.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextvars import ContextVar
+from typing import Any, NoReturn
+
+import grpc
+
+from server import log
+from server.deadline import Deadline
+from server.errors import CallError, InternalError, MessageTooLarge, ShuttingDown, UndecodableRequest
+from server.status import code_of, status_of
+
+REQUEST_ID = "x-request-id"
+_DETAILS = "grpc-status-details-bin"
+_ACCEPTED_ID = re.compile(r"^[\x21-\x7e]{1,128}$")
+
+current_deadline: ContextVar[Deadline] = ContextVar("current_deadline")
+"""The deadline of the call being answered."""
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
+    """Stands before every method of every service."""
+
+    def __init__(self, max_message_bytes: int) -> None:
+        self.draining = False
+        """True: new calls are refused, the client is told to try again (elsewhere)."""
+        self._max_message_bytes = max_message_bytes
+        self._wrapped: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
+
+    async def intercept_service(  # type: ignore[override]
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> grpc.RpcMethodHandler[Any, Any] | None:
+        method = handler_call_details.method
+        if method not in self._wrapped:
+            handler = await continuation(handler_call_details)
+            if handler is None:
+                return None
+            self._wrapped[method] = self._wrap(method, handler)
+        return self._wrapped[method]
+
+    def _wrap(self, method: str, handler: Any) -> grpc.RpcMethodHandler[Any, Any]:
+        parse: Callable[[bytes], Any] = handler.request_deserializer or bytes
+        serialize: Callable[[Any], bytes] = handler.response_serializer or bytes
+
+        async def answer(raw: bytes, context: Context) -> bytes:
+            request_id = _request_id(context)
+            deadline = Deadline(context.time_remaining())
+            context.set_trailing_metadata(((REQUEST_ID, request_id),))
+            try:
+                self._admit()
+                current_deadline.set(deadline)
+                response = serialize(await handler.unary_unary(self._parsed(method, raw, parse), context))
+            except (grpc.aio.AbortError, asyncio.CancelledError):
+                raise
+            except Exception as error:
+                await _refuse(context, error, method, request_id, deadline)
+            log.event(
+                logging.DEBUG, "answered", method=method, request_id=request_id, ms=round(deadline.spent * 1000, 3)
+            )
+            return response
+
+        async def stream(requests: Any, context: Context) -> AsyncIterator[bytes]:
+            request_id = _request_id(context)
+            deadline = Deadline(context.time_remaining())
+            context.set_trailing_metadata(((REQUEST_ID, request_id),))
+            try:
+                self._admit()
+                if handler.request_streaming:
+                    parsed: Any = self._parsed_stream(method, requests, parse)
+                else:
+                    parsed = self._parsed(method, requests, parse)
+                respond = handler.stream_stream if handler.request_streaming else handler.unary_stream
+                responses = respond(parsed, _Writer(context, serialize))
+                if hasattr(responses, "__aiter__"):
+                    async for response in responses:
+                        yield serialize(response)
+                else:
+                    await responses
+            except (grpc.aio.AbortError, asyncio.CancelledError):
+                raise
+            except Exception as error:
+                await _refuse(context, error, method, request_id, deadline)
+
+        if not handler.response_streaming and not handler.request_streaming:
+            return grpc.unary_unary_rpc_method_handler(answer)
+        if handler.response_streaming and handler.request_streaming:
+            return grpc.stream_stream_rpc_method_handler(stream)
+        if handler.response_streaming:
+            return grpc.unary_stream_rpc_method_handler(stream)
+        raise NotImplementedError(f"{method}: no service here streams requests to one response")
+
+    def _admit(self) -> None:
+        if self.draining:
+            raise ShuttingDown("the server is stopping", hint="Try again: another one may answer.")
+
+    def _parsed(self, method: str, raw: bytes, parse: Callable[[bytes], Any]) -> Any:
+        if len(raw) > self._max_message_bytes:
+            raise MessageTooLarge(
+                f"the message has {len(raw)} bytes, the server takes {self._max_message_bytes}",
+                hint="Send less at once, or raise serving.max_message_bytes.",
+            )
+        try:
+            return parse(raw)
+        except Exception:
+            raise UndecodableRequest(
+                f"the {len(raw)} bytes are not a request of {method}",
+                hint="Generate the client from the server's protos.",
+            ) from None
+
+    async def _parsed_stream(self, method: str, requests: Any, parse: Callable[[bytes], Any]) -> AsyncIterator[Any]:
+        async for raw in requests:
+            yield self._parsed(method, raw, parse)
+
+
+class _Writer:
+    """A context for methods that write their responses (the health service's Watch): serialises what they write."""
+
+    def __init__(self, context: Context, serialize: Callable[[Any], bytes]) -> None:
+        self._context = context
+        self._serialize = serialize
+
+    async def write(self, response: Any) -> None:
+        await self._context.write(self._serialize(response))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._context, name)
+
+
+def _request_id(context: Context) -> str:
+    for key, value in context.invocation_metadata() or ():
+        if key == REQUEST_ID and isinstance(value, str) and _ACCEPTED_ID.match(value):
+            return value
+    return uuid.uuid4().hex
+
+
+async def _refuse(context: Context, error: Exception, method: str, request_id: str, deadline: Deadline) -> NoReturn:
+    """End the call with the error's status; what is no CallError is a fault of ours, and only the log tells which."""
+    known = (
+        error
+        if isinstance(error, CallError)
+        else InternalError("the server failed", hint=f"Its log has the trace under the request id {request_id}.")
+    )
+    code, _ = code_of(known)
+    status = status_of(known, request_id)
+    fault = code is grpc.StatusCode.INTERNAL
+    log.event(
+        logging.ERROR if fault else logging.INFO,
+        "failed" if fault else "refused",
+        trace=fault,
+        method=method,
+        request_id=request_id,
+        code=code.name,
+        error=str(error) if fault else known.message,
+        ms=round(deadline.spent * 1000, 3),
+    )
+    trailers = ((REQUEST_ID, request_id), (_DETAILS, status.SerializeToString()))
+    await context.abort(code, status.message, trailers)
+    raise AssertionError("abort raises")

@@ -1,0 +1,52 @@
+"""The service in this process, for the command line and for tests: a real server on a loopback port, in a thread."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from graph_store.settings import ServingSettings
+from model_store.bundle import Bundle
+
+
+@contextmanager
+def serve_in_thread(bundle: Bundle | None, settings: ServingSettings) -> Iterator[int]:
+    """Serve a bundle (None: none yet) on any free loopback port while the block runs; yields the port.
+
+    Raises what loading the bundle raises.
+    """
+    from server.application import Application
+    from server.model import ServedModel
+    from server.services import State
+
+    state = State(settings=settings.model_copy(update={"drain_s": min(settings.drain_s, 1.0)}))
+    if bundle is not None:
+        state.take(ServedModel.load(bundle))
+    started: list[int | BaseException] = []
+    ready, stop = threading.Event(), threading.Event()
+
+    async def run() -> None:
+        application = Application(state)
+        try:
+            started.append(await application.start("127.0.0.1", 0))
+        except BaseException as error:
+            started.append(error)
+            raise
+        finally:
+            ready.set()
+        await asyncio.to_thread(stop.wait)
+        await application.drain(notice=0)
+
+    thread = threading.Thread(target=lambda: asyncio.run(run()), name="kithkin-local", daemon=True)
+    thread.start()
+    ready.wait()
+    if isinstance(started[0], BaseException):
+        thread.join()
+        raise started[0]
+    try:
+        yield started[0]
+    finally:
+        stop.set()
+        thread.join()

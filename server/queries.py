@@ -1,0 +1,75 @@
+"""Checks of a request's fields, each with the field's path in its error."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from graph_store.schema import NodeRole
+from kithkin.v1 import types_pb2
+from server.errors import InvalidField, OtherBundle, TopKOutOfRange, VectorNotFinite, WrongDimension
+from server.model import ServedModel
+from server.vector_index import Rows, Vectors, unit_rows
+
+MOST_REASONS = 10
+
+
+def top_k(value: int, most: int) -> int:
+    """``top_k`` within 1 and the server's limit."""
+    if not 1 <= value <= most:
+        raise TopKOutOfRange("top_k", f"{value} is not between 1 and {most}", hint="Ask for fewer, or page by exclude.")
+    return value
+
+
+def reasons(value: int, most: int = MOST_REASONS, field: str = "reasons") -> int:
+    """A number of reasons within 0 and the limit."""
+    if not 0 <= value <= most:
+        raise InvalidField(field, f"{value} is not between 0 and {most}")
+    return value
+
+
+def vector(model: ServedModel, given: types_pb2.Vector, space: str, field: str) -> Vectors:
+    """A request's vector, checked against the space it is asked in; length 1 under cosine."""
+    if given.space and model.space(given.space, f"{field}.space") != space:
+        raise InvalidField(
+            f"{field}.space",
+            f"is {given.space!r}, this call searches {space!r}",
+            hint="Vectors of spaces do not compare.",
+        )
+    if given.bundle_version and given.bundle_version != model.version:
+        raise OtherBundle(
+            f"{field}: the vector is of bundle {given.bundle_version}, {model.version} answers",
+            hint="Fetch the vector again (EmbedEntities): vectors of different bundles do not compare.",
+        )
+    values = np.array(given.values, dtype=np.float32)
+    dimension = model.bundle.spaces[model.space(space, field)].dimension
+    if len(values) != dimension:
+        raise WrongDimension(f"{field}.values", f"has {len(values)} values, the space {space!r} has {dimension}")
+    if not np.isfinite(values).all():
+        raise VectorNotFinite(f"{field}.values", f"value {int(np.argmin(np.isfinite(values)))} is NaN or infinite")
+    if not model.metric_is_cosine(space):
+        return values
+    if not values.any():
+        raise VectorNotFinite(f"{field}.values", "all values are 0, which has no direction under cosine")
+    # Scaled first: the squares of large float32 values overflow.
+    scaled = np.asarray(values / np.abs(values).max(), dtype=np.float32)
+    return np.asarray(unit_rows(scaled[None])[0])
+
+
+def left_out(model: ServedModel, refs: Iterable[types_pb2.NodeRef], target_type: str) -> set[int]:
+    """Rows of the target type that ``exclude`` names; other types and unknown ids are passed over."""
+    rows: set[int] = set()
+    for number, ref in enumerate(refs):
+        field = f"exclude[{number}]"
+        if not ref.id:
+            raise InvalidField(f"{field}.id", "is empty")
+        if model.catalogue.type_named(ref.type, f"{field}.type", NodeRole.ENTITY) == target_type:
+            row = model.bundle.row(target_type, ref.id)
+            if row is not None:
+                rows.add(row)
+    return rows
+
+
+def as_rows(rows: set[int]) -> Rows:
+    return np.fromiter(rows, np.int64, len(rows))

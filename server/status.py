@@ -1,0 +1,71 @@
+"""The one table from a call's error to its gRPC status, and the status with its details."""
+
+from __future__ import annotations
+
+import grpc
+from google.protobuf import any_pb2, duration_pb2
+from google.protobuf.message import Message
+from google.rpc import error_details_pb2, status_pb2
+
+from kithkin.v1 import types_pb2
+from server import errors
+
+DOMAIN = "kithkin"
+RETRY_AFTER_S = {errors.NoBundle: 1.0, errors.ShuttingDown: 0.2}
+"""When to try again, for errors that pass by themselves."""
+
+_INVALID = grpc.StatusCode.INVALID_ARGUMENT
+
+STATUS: dict[type[errors.CallError], tuple[grpc.StatusCode, types_pb2.ErrorReason]] = {
+    errors.UndecodableRequest: (_INVALID, types_pb2.UNDECODABLE_REQUEST),
+    errors.InvalidField: (_INVALID, types_pb2.INVALID_FIELD),
+    errors.TopKOutOfRange: (_INVALID, types_pb2.TOP_K_OUT_OF_RANGE),
+    errors.WrongDimension: (_INVALID, types_pb2.WRONG_DIMENSION),
+    errors.VectorNotFinite: (_INVALID, types_pb2.VECTOR_NOT_FINITE),
+    errors.OtherBundle: (grpc.StatusCode.FAILED_PRECONDITION, types_pb2.OTHER_BUNDLE),
+    errors.NotDeclared: (_INVALID, types_pb2.NOT_DECLARED),
+    errors.NodeNotFound: (grpc.StatusCode.NOT_FOUND, types_pb2.NODE_NOT_FOUND),
+    errors.NodeWithoutVector: (grpc.StatusCode.NOT_FOUND, types_pb2.NODE_WITHOUT_VECTOR),
+    errors.TypeNeeded: (_INVALID, types_pb2.TYPE_NEEDED),
+    errors.NoSuchSpace: (_INVALID, types_pb2.NO_SUCH_SPACE),
+    errors.NoBundle: (grpc.StatusCode.UNAVAILABLE, types_pb2.NO_BUNDLE),
+    errors.ShuttingDown: (grpc.StatusCode.UNAVAILABLE, types_pb2.SHUTTING_DOWN),
+    errors.DeadlinePassed: (grpc.StatusCode.DEADLINE_EXCEEDED, types_pb2.DEADLINE),
+    errors.MessageTooLarge: (grpc.StatusCode.RESOURCE_EXHAUSTED, types_pb2.MESSAGE_TOO_LARGE),
+    errors.InternalError: (grpc.StatusCode.INTERNAL, types_pb2.INTERNAL_ERROR),
+}
+
+
+def code_of(error: errors.CallError) -> tuple[grpc.StatusCode, types_pb2.ErrorReason]:
+    """Status code and reason of an error, found by its class."""
+    return next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
+
+
+def status_of(error: errors.CallError, request_id: str) -> status_pb2.Status:
+    """The ``google.rpc.Status`` with every detail the error has."""
+    code, reason = code_of(error)
+    info = error_details_pb2.ErrorInfo(
+        domain=DOMAIN, reason=types_pb2.ErrorReason.Name(reason), metadata={"request_id": request_id}
+    )
+    details: list[Message] = [info]
+    if isinstance(error, errors.InvalidField):
+        violation = error_details_pb2.BadRequest.FieldViolation(field=error.field, description=error.description)
+        details.append(error_details_pb2.BadRequest(field_violations=[violation]))
+    if isinstance(error, errors.NodeMissing):
+        details.append(
+            error_details_pb2.ResourceInfo(
+                resource_type=error.node_type, resource_name=error.name, description=error.message
+            )
+        )
+        info.metadata["field"] = error.field
+    for kind, seconds in RETRY_AFTER_S.items():
+        if isinstance(error, kind):
+            delay = duration_pb2.Duration()
+            delay.FromMilliseconds(round(seconds * 1000))
+            details.append(error_details_pb2.RetryInfo(retry_delay=delay))
+    packed = []
+    for detail in details:
+        packed.append(any_pb2.Any())
+        packed[-1].Pack(detail)
+    text = f"{error.message}. {error.hint}" if error.hint else error.message
+    return status_pb2.Status(code=code.value[0], message=text, details=packed)
