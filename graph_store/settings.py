@@ -98,7 +98,9 @@ class UserSpaceSettings(SpaceSettings):
     """The space ``user``: the same settings, other defaults."""
 
     dimension: int = Field(default=128, ge=2, le=1024)
-    temperature: float = Field(default=0.1, gt=0)
+    """Length of the vectors."""
+    block_dropout: float = Field(default=0.1, ge=0, lt=1)
+    """Share of a node's feature blocks left out in training."""
 
 
 class TrainingSettings(_Settings):
@@ -114,10 +116,12 @@ class TrainingSettings(_Settings):
     """Length of each input block fitted per relation or text property."""
     holdout: float = Field(default=0.1, ge=0, lt=1)
     """Share of each user's newest engagements kept out of training, for evaluation."""
-    checkpoint_every: int = Field(default=500, ge=1)
+    checkpoint_every: int = Field(default=50, ge=1)
     """Steps between two checkpoints."""
     similar: SpaceSettings = SpaceSettings()
+    """The space of similar entities."""
     user: UserSpaceSettings = UserSpaceSettings()
+    """The space of users and what they engage with: the same keys, but ``dimension`` 128 and ``block_dropout`` 0.1."""
 
 
 class JudgedEvaluation(_Settings):

@@ -242,12 +242,9 @@ def test_in_batch_softmax_corrects_for_frequency_and_leaves_out_accidental_hits(
 
 
 def test_steps_follow_from_the_graph_unless_set() -> None:
-    assert resolved_steps(SpaceSettings(steps=7), 10**9) == 7
-    assert (
-        resolved_steps(SpaceSettings(), 10)
-        < resolved_steps(SpaceSettings(), 10**5)
-        <= resolved_steps(SpaceSettings(), 10**9)
-    )
+    assert resolved_steps("similar", SpaceSettings(steps=7), 10**9) == 7
+    counts = [resolved_steps("similar", SpaceSettings(), edges) for edges in (10, 20_000, 10**9)]
+    assert counts == [30, 6 * 20_000 // 1024, 200]
 
 
 FILM_ONLY = {"nodes": {"Film": {"role": "entity", "properties": {"year": {"type": "int", "feature": "number"}}}}}

@@ -1,0 +1,1 @@
+"""Measures of vectors beside baselines: judged similar entities, and users' held-out engagements."""

@@ -1,0 +1,107 @@
+"""The graph that training reads: a snapshot, or a snapshot less some engagements."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Protocol
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from graph_store.schema import GraphSchema, Relation, RelationRole
+from model_store.csr import Csr, EdgeType
+
+
+class Snapshot(Protocol):
+    """What training reads of ``training.export.Snapshot``."""
+
+    @property
+    def schema(self) -> GraphSchema: ...
+
+    @property
+    def content_hash(self) -> str: ...
+
+    @property
+    def edge_types(self) -> tuple[EdgeType, ...]: ...
+
+    def num_nodes(self, node_type: str) -> int: ...
+
+    def ids(self, node_type: str) -> pa.StringArray: ...
+
+    def nodes(self, node_type: str) -> pa.Table: ...
+
+    def csr(self, edge_type: EdgeType) -> Csr: ...
+
+
+class Graph:
+    """Nodes and neighbours by edge type; ``replaced`` edge types stand in for the snapshot's."""
+
+    def __init__(
+        self, snapshot: Snapshot, *, replaced: Mapping[EdgeType, Csr] | None = None, derived: bool = True
+    ) -> None:
+        """``derived`` false: derived co-engagement, which is made of every engagement, is left out."""
+        self.snapshot = snapshot
+        self.schema = snapshot.schema
+        self._replaced = dict(replaced or {})
+        self.edge_types = tuple(
+            each for each in snapshot.edge_types if derived or self.schema.relation(each.triple).derive is None
+        )
+
+    def num_nodes(self, node_type: str) -> int:
+        return self.snapshot.num_nodes(node_type)
+
+    def properties(self, node_type: str) -> pa.Table:
+        """The declared properties of every node, in the order of the nodes."""
+        return self.snapshot.nodes(node_type)
+
+    def csr(self, edge_type: EdgeType) -> Csr:
+        """The neighbours over one edge type."""
+        return self._replaced[edge_type] if edge_type in self._replaced else self.snapshot.csr(edge_type)
+
+    def links(self, node_type: str) -> dict[EdgeType, Csr]:
+        """The neighbours of one node type over each of its edge types."""
+        return {each: self.csr(each) for each in self.edge_types if each.node_type == node_type}
+
+    @cached_property
+    def offsets(self) -> dict[str, int]:
+        """First row of each node type where all nodes stand in one column, in declared order."""
+        offsets, total = {}, 0
+        for node_type in self.schema.node_types:
+            offsets[node_type.name] = total
+            total += self.num_nodes(node_type.name)
+        return offsets
+
+    @property
+    def total_nodes(self) -> int:
+        return sum(self.num_nodes(node_type.name) for node_type in self.schema.node_types)
+
+
+def engagements(schema: GraphSchema) -> tuple[Relation, ...]:
+    """The engagement relations."""
+    return schema.relations_of_role(RelationRole.ENGAGEMENT)
+
+
+def kept_edges(csr: Csr, keep: NDArray[np.bool_]) -> Csr:
+    """The adjacency with only the edges where ``keep`` is true, rows as before."""
+    total = np.concatenate([[0], np.cumsum(keep)])
+    return Csr(
+        indptr=total[np.asarray(csr.indptr)].astype(np.int64),
+        indices=np.asarray(csr.indices)[keep],
+        weight=None if csr.weight is None else np.asarray(csr.weight)[keep],
+        time=None if csr.time is None else np.asarray(csr.time)[keep],
+    )
+
+
+def transposed(csr: Csr, columns: int) -> Csr:
+    """The same edges seen from the other end, neighbours ascending."""
+    rows = np.repeat(np.arange(csr.num_rows, dtype=np.int32), np.diff(csr.indptr))
+    order = np.argsort(csr.indices, kind="stable")
+    indptr = np.concatenate([[0], np.cumsum(np.bincount(csr.indices, minlength=columns))]).astype(np.int64)
+    return Csr(
+        indptr=indptr,
+        indices=rows[order],
+        weight=None if csr.weight is None else np.asarray(csr.weight)[order],
+        time=None if csr.time is None else np.asarray(csr.time)[order],
+    )

@@ -1,0 +1,94 @@
+"""What training leaves: the fitted transforms and a model per space, saved without pickle."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from graph_store.schema import Triple
+from graph_store.settings import SpaceSettings
+from model_store.csr import EdgeType
+from model_store.features import FeatureTransforms
+from training.errors import CheckpointError
+from training.space_model import SpaceModel, SpaceShape
+
+FORMAT_VERSION = 1
+_DOCUMENT = "model.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedModel:
+    """Transforms and space models, with the configuration they came from."""
+
+    transforms: FeatureTransforms
+    spaces: dict[str, SpaceModel]
+    configuration: dict[str, Any] = field(default_factory=dict)
+    """The resolved training settings."""
+    notes: tuple[str, ...] = ()
+    """What was left out, and why, in sentences."""
+    metrics: dict[str, dict[str, float]] = field(default_factory=dict)
+    """Per space: steps, last loss, seconds."""
+
+    def summary(self) -> dict[str, Any]:
+        """Plain values for a log: per space its steps, last loss and seconds, and the notes."""
+        return {"spaces": {name: self.metrics.get(name, {}) for name in self.spaces}, "notes": list(self.notes)}
+
+    def save(self, folder: Path) -> None:
+        """Write ``features/``, ``<space>/weights.pt`` and ``model.json`` into a folder."""
+        self.transforms.save(folder / "features")
+        for name, model in self.spaces.items():
+            (folder / name).mkdir(parents=True, exist_ok=True)
+            torch.save(model.state_dict(), folder / name / "weights.pt")
+        document = {
+            "format_version": FORMAT_VERSION,
+            "configuration": self.configuration,
+            "notes": list(self.notes),
+            "metrics": self.metrics,
+            "spaces": {name: _describe(model) for name, model in self.spaces.items()},
+        }
+        # Last: a folder with this file is whole.
+        unfinished = folder / f"{_DOCUMENT}.part"
+        unfinished.write_text(json.dumps(document, indent=1), encoding="utf-8")
+        unfinished.replace(folder / _DOCUMENT)
+
+    @classmethod
+    def load(cls, folder: Path) -> TrainedModel:
+        """Read what ``save`` wrote. Raises CheckpointError."""
+        try:
+            document = json.loads((folder / _DOCUMENT).read_text(encoding="utf-8"))
+            if document["format_version"] != FORMAT_VERSION:
+                raise ValueError(f"format {document['format_version']} is not known")
+            spaces = {}
+            for name, described in document["spaces"].items():
+                model = SpaceModel(_shape(described["shape"]), SpaceSettings(**described["settings"]))
+                model.load_state_dict(torch.load(folder / name / "weights.pt", weights_only=True, map_location="cpu"))
+                spaces[name] = model.eval()
+        except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+            raise CheckpointError(
+                f"{folder}: no trained model can be read there: {error}", hint="Train again: `kithkin train`."
+            ) from error
+        return cls(
+            transforms=FeatureTransforms.load(folder / "features"),
+            spaces=spaces,
+            configuration=document["configuration"],
+            notes=tuple(document["notes"]),
+            metrics=document["metrics"],
+        )
+
+
+def _describe(model: SpaceModel) -> dict[str, Any]:
+    shape = asdict(model.shape)
+    shape["edge_types"] = [[*each.triple, each.reversed] for each in model.shape.edge_types]
+    return {"settings": model.settings.model_dump(mode="json"), "shape": shape}
+
+
+def _shape(described: dict[str, Any]) -> SpaceShape:
+    fields = dict(described)
+    fields["edge_types"] = tuple(EdgeType(Triple(*each[:3]), bool(each[3])) for each in fields["edge_types"])
+    fields["medians"] = tuple(fields["medians"])
+    fields["blocks"] = {name: tuple(sizes) for name, sizes in fields["blocks"].items()}
+    return SpaceShape(**fields)

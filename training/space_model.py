@@ -1,0 +1,167 @@
+"""One space's model: the encoder, the fitted signals beside it, and how the two become a published vector."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from graph_store.schema import NodeRole
+from graph_store.settings import SpaceSettings
+from model_store.csr import EdgeType
+from model_store.features import FeatureTransforms
+from training.encoders import SemanticEncoder
+from training.fit_features import median_weight
+from training.graph import Graph
+
+_LN2 = float(np.log(2.0))
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpaceShape:
+    """What a space's model is built from, beside its settings."""
+
+    name: str
+    inner_product: bool
+    widths: dict[str, int]
+    """Feature columns per node type."""
+    blocks: dict[str, tuple[int, ...]]
+    """Their split into blocks."""
+    roles: dict[str, str]
+    edge_types: tuple[EdgeType, ...]
+    medians: tuple[float, ...]
+    """Median weight per edge type; 0: no weight."""
+    signal_width: int
+    """Columns of the reduced signals; 0: the encoder alone."""
+
+    @classmethod
+    def of(
+        cls, name: str, graph: Graph, transforms: FeatureTransforms, settings: SpaceSettings, *, inner_product: bool
+    ) -> SpaceShape:
+        types = [node_type.name for node_type in graph.schema.node_types]
+        return cls(
+            name=name,
+            inner_product=inner_product,
+            widths={each: transforms.width(each) for each in types},
+            blocks={each: (*(block.width for block in transforms.blocks[each]), 1) for each in types},
+            roles={node_type.name: node_type.role.value for node_type in graph.schema.node_types},
+            edge_types=graph.edge_types,
+            medians=tuple(median_weight(graph.csr(each)) for each in graph.edge_types),
+            signal_width=0 if inner_product or settings.signals == 0 else settings.dimension,
+        )
+
+
+class SpaceModel(nn.Module):
+    """Vectors of one space.
+
+    Space of cosines: ``unit(P [encoder, signals])``: the trained encoder's vector beside the node's weighted feature
+    blocks, smoothed over its neighbours, both reduced by one SVD. Space of inner products: users
+    ``[encoder / temperature, 1]``, entities ``[encoder, bias]``.
+    """
+
+    projection: Tensor
+    medians: Tensor
+
+    def __init__(self, shape: SpaceShape, settings: SpaceSettings) -> None:
+        super().__init__()
+        self.shape, self.settings = shape, settings
+        inner = settings.dimension - 1 if shape.inner_product else settings.dimension
+        self.encoder = SemanticEncoder(
+            shape.widths,
+            shape.blocks,
+            edge_types=max(len(shape.edge_types), 1),
+            hidden=settings.hidden,
+            dimension=inner,
+            layers=settings.layers,
+            heads=settings.heads,
+            dropout=settings.dropout,
+            block_dropout=settings.block_dropout,
+        )
+        for name, width in shape.widths.items():
+            self.register_buffer(f"signals_of_{name}", torch.zeros(width, shape.signal_width))
+        self.register_buffer("projection", torch.zeros(settings.dimension, settings.dimension + shape.signal_width))
+        self.register_buffer("medians", torch.tensor(shape.medians or (0.0,), dtype=torch.float32))
+
+    @property
+    def state_widths(self) -> tuple[int, ...]:
+        """Columns of the published states of each layer; layer 0 carries the signals too."""
+        if not self.settings.layers:
+            return ()
+        return (self.settings.hidden + self.shape.signal_width, *[self.settings.hidden] * (self.settings.layers - 1))
+
+    def set_signals(self, matrices: Mapping[str, NDArray[np.float32]]) -> None:
+        """Set the matrices ``[feature width, signal width]`` of the entity types."""
+        for name, matrix in matrices.items():
+            self.get_buffer(f"signals_of_{name}").copy_(torch.from_numpy(matrix))
+
+    def signals(self, node_type: str, features: Tensor) -> Tensor:
+        """Unit signals [N, signal width] from features; zeros for types that have none of their own."""
+        return _unit(features @ self.get_buffer(f"signals_of_{node_type}"))
+
+    def weight(self, edge_type: Tensor, weight: Tensor) -> Tensor:
+        """``ln(1 + w / median) / ln 2`` of raw weights; 1 where the relation has none."""
+        median = self.medians[edge_type]
+        scaled = torch.log1p(weight.clamp_min(0.0) / median.clamp_min(1e-12)) / _LN2
+        return torch.where(median > 0, scaled, torch.ones_like(scaled))
+
+    def finish(self, node_type: str, vector: Tensor, bias: Tensor, signals: Tensor) -> Tensor:
+        """The published vector [N, dimension] from the encoder's vector and bias, and the smoothed signals."""
+        if self.shape.inner_product:
+            if self.shape.roles[node_type] == NodeRole.USER.value:
+                return torch.cat([vector / self.settings.temperature, torch.ones_like(bias)[:, None]], dim=1)
+            return torch.cat([vector, bias[:, None]], dim=1)
+        if not self.shape.signal_width:
+            return vector
+        return _unit(self.joined(vector, signals) @ self.projection.T)
+
+    def joined(self, vector: Tensor, signals: Tensor) -> Tensor:
+        """The encoder's vector beside the signals, before they are reduced."""
+        return torch.cat([vector, self.settings.signals * signals], dim=1)
+
+    def smoothed(self, own: Tensor, neighbours: Tensor) -> Tensor:
+        """Own signals and the mean of the neighbours' (per edge type, then over those present), to unit length."""
+        return _unit(own + self.settings.smoothing * neighbours)
+
+
+class OnlineEncoder(nn.Module):
+    """The encoder of one node type for serving: padded neighbours in, vectors out; see docs/architecture.md."""
+
+    def __init__(self, model: SpaceModel, node_type: str) -> None:
+        super().__init__()
+        self.model, self.node_type = model, node_type
+
+    def forward(
+        self,
+        features: Tensor,
+        edge_type: Tensor | None = None,
+        weight: Tensor | None = None,
+        mask: Tensor | None = None,
+        *states: Tensor,
+    ) -> Tensor:
+        model, encoder = self.model, self.model.encoder
+        hidden = model.settings.hidden
+        state = encoder.project(self.node_type, features)
+        signals = model.signals(self.node_type, features)
+        if edge_type is not None and weight is not None and mask is not None:
+            scaled = model.weight(edge_type, weight)
+            for conv, published in zip(encoder.convs, states, strict=True):
+                state = conv.forward_padded(state, published[..., :hidden], edge_type, scaled, mask)  # type: ignore[operator]
+            if model.shape.signal_width:
+                kinds = torch.arange(max(len(model.shape.edge_types), 1), device=features.device)
+                member = ((edge_type[..., None] == kinds) & mask[..., None]).to(features.dtype)
+                count = member.sum(1)  # [N, edge types]
+                present = (count > 0).to(features.dtype).sum(1, keepdim=True).clamp_min(1.0)
+                share = torch.einsum("nke,ne->nk", member, 1.0 / count.clamp_min(1.0)) / present
+                mean = torch.einsum("nk,nks->ns", share, states[0][..., hidden:])
+                signals = model.smoothed(signals, mean)
+        bias = encoder.bias[self.node_type](state)[:, 0]
+        return model.finish(self.node_type, encoder.head(self.node_type, features, state), bias, signals)
+
+
+def _unit(matrix: Tensor) -> Tensor:
+    return F.normalize(matrix, dim=1, eps=1e-12)
