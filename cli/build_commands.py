@@ -24,7 +24,7 @@ def build(
 ) -> None:
     """From files to an active bundle: ingest, export, train, publish; unchanged steps are skipped."""
     pipeline = _pipeline(project, store, data, settings, force)
-    _run([pipeline.ingest, pipeline.export, pipeline.train, pipeline.publish], as_json)
+    _run(pipeline, [pipeline.ingest, pipeline.export, pipeline.train, pipeline.publish], as_json)
     if not as_json:
         say("next: kithkin serve, or kithkin similar NAME")
 
@@ -38,7 +38,8 @@ def ingest(
     as_json: JsonOption = False,
 ) -> None:
     """Read the declared files into the graph store, and derive co-engagement edges."""
-    _run([_pipeline(project, store, data, settings, force).ingest], as_json)
+    pipeline = _pipeline(project, store, data, settings, force)
+    _run(pipeline, [pipeline.ingest], as_json)
 
 
 def export(
@@ -49,7 +50,8 @@ def export(
     as_json: JsonOption = False,
 ) -> None:
     """Write the graph as a snapshot for training."""
-    _run([_pipeline(project, store, None, settings, force).export], as_json)
+    pipeline = _pipeline(project, store, None, settings, force)
+    _run(pipeline, [pipeline.export], as_json)
 
 
 def train(
@@ -60,7 +62,8 @@ def train(
     as_json: JsonOption = False,
 ) -> None:
     """Train the encoders on the last snapshot; goes on from the last checkpoint."""
-    _run([_pipeline(project, store, None, settings, force).train], as_json)
+    pipeline = _pipeline(project, store, None, settings, force)
+    _run(pipeline, [pipeline.train], as_json)
 
 
 def publish(
@@ -72,7 +75,8 @@ def publish(
     as_json: JsonOption = False,
 ) -> None:
     """Publish the trained model as the active bundle: vectors, indexes tuned and audited, evaluation."""
-    _run([_pipeline(project, store, data, settings, force).publish], as_json)
+    pipeline = _pipeline(project, store, data, settings, force)
+    _run(pipeline, [pipeline.publish], as_json)
 
 
 def evaluate(
@@ -89,12 +93,14 @@ def evaluate(
 
     pipeline = _pipeline(project, store, data, settings, False)
     opened = BundleStore(pipeline.models).open(bundle)
-    report = evaluate_bundle(pipeline.project, pipeline.snapshot(), opened, progress=RichProgress(err))
+    snapshot = pipeline.snapshot(opened.manifest.snapshot_hash)
+    report = evaluate_bundle(pipeline.project, snapshot, opened, progress=RichProgress(err))
     if as_json:
         print_json(report.to_json())
         return
     for table in report.tables():
         print_table(table.columns, table.rows, title=table.title)
+    say("docs/evaluation.md says what each scorer is")
 
 
 def _pipeline(
@@ -103,16 +109,9 @@ def _pipeline(
     return Pipeline(open_project(project, store=store, data=data, settings=settings), RichProgress(err), force=force)
 
 
-def _run(steps: Sequence[Callable[[], StepResult]], as_json: bool) -> None:
-    results = []
-    for step in steps:
-        result = step()
-        results.append(result)
-        if not as_json:
-            state = "unchanged" if result.skipped else f"{result.seconds:.1f} s"
-            say(f"[bold]{result.name:8}[/] {state:>10}  {_summary(result)}")
-            if not result.skipped:
-                _say_what_is_odd(result)
+def _run(pipeline: Pipeline, steps: Sequence[Callable[[], StepResult]], as_json: bool) -> None:
+    with pipeline.alone():
+        results = _results(steps, as_json)
     if as_json:
         print_json(
             {
@@ -120,6 +119,19 @@ def _run(steps: Sequence[Callable[[], StepResult]], as_json: bool) -> None:
                 for result in results
             }
         )
+
+
+def _results(steps: Sequence[Callable[[], StepResult]], as_json: bool) -> list[StepResult]:
+    results = []
+    for step in steps:
+        result = step()
+        results.append(result)
+        if not as_json:
+            state = "unchanged" if result.skipped else f"{result.seconds:.1f} s"
+            say(f"{result.name:8} {state:>10}  {_summary(result)}")
+            if not result.skipped:
+                _say_what_is_odd(result)
+    return results
 
 
 def _say_what_is_odd(result: StepResult) -> None:

@@ -19,17 +19,20 @@ def connected(project: Project | None, server: str | None) -> Iterator[Client]:
     """A client of ``server``; without one, of the project's own server, or of its bundle served in this process."""
     with ExitStack() as stack:
         if server is not None:
-            yield stack.enter_context(Client(server))
+            yield stack.enter_context(_client(server))
             return
         if project is None:
             raise ConfigError("name a server with --server, or a project with --project")
         serving = project.settings.serving
         bundles = BundleStore(project.work / "models")
-        client = stack.enter_context(Client(f"{serving.host}:{serving.port}", retries=0))
-        if not _serves(client, bundles):
+        host = f"[{serving.host}]" if ":" in serving.host else serving.host
+        # Port 0 is any free one: where it is cannot be known.
+        client = stack.enter_context(Client(f"{host}:{serving.port}", retries=0)) if serving.port else None
+        if client is None or not _serves(client, bundles):
             from server.local import serve_in_thread
 
-            client.close()
+            if client is not None:
+                client.close()
             say("no server of this project runs; answering from its active bundle in this process")
             port = stack.enter_context(serve_in_thread(bundles.open(), serving))
             client = stack.enter_context(Client(f"127.0.0.1:{port}"))
@@ -50,6 +53,13 @@ def find_node(client: Client, text: str, node_type: str | None) -> Node:
         others = ", ".join(f"{node.type} {node.id} {node.name!r}" for node in found[1:4])
         say(f"took {found[0].type} {found[0].id} {found[0].name!r}; other matches: {others}")
     return found[0]
+
+
+def _client(server: str) -> Client:
+    try:
+        return Client(server)
+    except ValueError as error:
+        raise ConfigError(str(error), key="--server", value=server) from None
 
 
 def _serves(client: Client, bundles: BundleStore) -> bool:

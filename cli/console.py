@@ -16,9 +16,9 @@ out = Console(soft_wrap=True)
 err = Console(stderr=True, soft_wrap=True)
 
 
-def say(message: str) -> None:
-    """One line for a person, on standard error."""
-    err.print(message, highlight=False)
+def say(message: str, *, markup: bool = False) -> None:
+    """One line for a person, on standard error; ``markup``: it holds rich's, and the data's names in it are escaped."""
+    err.print(message, highlight=False, markup=markup)
 
 
 def print_json(value: object) -> None:

@@ -70,7 +70,7 @@ def main() -> None:
         exit_code = _exit_code(error)
         if exit_code is None:
             raise
-        say(f"[bold red]error:[/] {_escaped(str(error))}")
+        say(f"[bold red]error:[/] {_escaped(str(error))}", markup=True)
         sys.exit(exit_code)
 
 

@@ -47,14 +47,14 @@ def similar(
     with connected(opened, server) as client:
         if prop or link:
             if entity is not None:
-                raise ConfigError("give an entity, or describe one with --property and --link, not both")
+                raise typer.BadParameter("give an entity, or describe one with --property and --link, not both")
             described = _described(client, opened, node_type, prop or [], link or [])
             _print_results(client.similar(described=described, top_k=top_k, reasons=reasons), "described", as_json)
         elif entity is not None:
             node = find_node(client, entity, node_type)
             _print_results(client.similar(node, top_k=top_k, reasons=reasons), f"similar to {node.name}", as_json)
         else:
-            raise ConfigError("name an entity, or describe one with --property and --link")
+            raise typer.BadParameter("name an entity, or describe one with --property and --link")
 
 
 def recommend(
@@ -69,6 +69,9 @@ def recommend(
     popular: Annotated[
         bool, typer.Option("--or-popular", help="For an unknown user the most engaged, instead of an error.")
     ] = False,
+    node_type: Annotated[
+        str | None, typer.Option("--type", help="Entity type of the answer and of the events, where there are several.")
+    ] = None,
     top_k: TopOption = 10,
     reasons: ReasonsOption = 0,
     project: ProjectOption = None,
@@ -79,12 +82,13 @@ def recommend(
     from cli.connection import connected, find_node
 
     if (user is None) == (not event):
-        raise ConfigError("name a user, or give --event")
+        raise typer.BadParameter("name a user, or give --event")
     opened = project_or_server(project, server)
     with connected(opened, server) as client:
         results = client.recommend(
             user,
-            events=[find_node(client, text, None) for text in event] if event else None,
+            events=[find_node(client, text, node_type) for text in event] if event else None,
+            target_type=node_type,
             top_k=top_k,
             include_engaged=include_engaged,
             fallback="popular" if popular else None,
@@ -97,16 +101,25 @@ def explain(
     source: Annotated[str, typer.Argument(help="An id or a name.")],
     target: Annotated[str, typer.Argument(help="An id or a name.")],
     max_reasons: Annotated[int, typer.Option("--reasons", "-r", min=1, max=50, help="Reasons at most.")] = 5,
-    node_type: Annotated[str | None, typer.Option("--type", help="Entity type, where there are several.")] = None,
+    node_type: Annotated[
+        str | None, typer.Option("--type", help="Type of the first, such as the user type; needed where several fit.")
+    ] = None,
+    target_type: Annotated[
+        str | None, typer.Option("--target-type", help="Type of the second; without it the first's, if an entity type.")
+    ] = None,
     project: ProjectOption = None,
     server: ServerOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """The evidence that connects two entities."""
+    """The evidence that connects two entities, or a user and an entity."""
     from cli.connection import connected, find_node
 
-    with connected(project_or_server(project, server), server) as client:
-        ends = [find_node(client, text, node_type) for text in (source, target)]
+    opened = project_or_server(project, server)
+    users = {declared.name for declared in opened.schema.of_role(NodeRole.USER)} if opened else set()
+    if target_type is None and node_type not in users:
+        target_type = node_type
+    with connected(opened, server) as client:
+        ends = [find_node(client, text, kind) for text, kind in ((source, node_type), (target, target_type))]
         explanation = client.explain(*ends, max_reasons=max_reasons)
     if as_json:
         print_json(
@@ -182,7 +195,7 @@ def _target_type(project: Project | None, node_type: str | None, relation: str) 
 def _pair(assignment: str, option: str) -> tuple[str, str]:
     name, equals, text = assignment.partition("=")
     if not equals or not name:
-        raise ConfigError("write it as NAME=VALUE", key=option, value=assignment)
+        raise typer.BadParameter(f"{assignment!r}: write it as NAME=VALUE", param_hint=option)
     return name, text
 
 
@@ -194,7 +207,15 @@ def _print_results(results: Results, title: str, as_json: bool) -> None:
                 fields["reasons"] = [
                     {"text": reason.text, "contribution": reason.contribution} for reason in result.reasons
                 ]
-        print_json({"bundle": results.info.bundle_version, "exact": results.info.exact, "results": rows})
+        print_json(
+            {
+                "bundle": results.info.bundle_version,
+                "exact": results.info.exact,
+                "fallback": results.info.fallback,
+                "shortfall_reason": results.info.shortfall_reason,
+                "results": rows,
+            }
+        )
         return
     columns = ["", "id", "name", "score"]
     shown = sorted({key for result in results for key, value in result.properties.items() if value != result.name})

@@ -5,13 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from graph_store.errors import ConfigError
+from graph_store.embedded_locks import WriterLock
+from graph_store.errors import ConfigError, StoreLocked
 from graph_store.progress import Progress
 from graph_store.project import Project
 from graph_store.store import GraphStore, open_store
@@ -50,8 +54,15 @@ class StepLog:
 
     def record(self, step: str, inputs: str, outcome: Mapping[str, Any]) -> None:
         """Remember a finished step."""
+        self._write({**self._read(), step: {"inputs": inputs, "outcome": dict(outcome)}})
+
+    def forget(self, step: str) -> None:
+        """A step is about to change what its last run left: should it fail half-way, nothing may pass for done."""
         entries = self._read()
-        entries[step] = {"inputs": inputs, "outcome": dict(outcome)}
+        if entries.pop(step, None) is not None:
+            self._write(entries)
+
+    def _write(self, entries: dict[str, Any]) -> None:
         self._file.parent.mkdir(parents=True, exist_ok=True)
         beside = self._file.with_suffix(".tmp")
         beside.write_text(json.dumps(entries, indent=2, sort_keys=True), encoding="utf-8")
@@ -60,9 +71,12 @@ class StepLog:
     def _read(self) -> dict[str, Any]:
         try:
             entries = json.loads(self._file.read_text(encoding="utf-8"))
-        except (FileNotFoundError, json.JSONDecodeError):
+        except (FileNotFoundError, ValueError):
             return {}  # a lost log only means that steps run again
-        return entries if isinstance(entries, dict) else {}
+        if not isinstance(entries, dict):
+            return {}
+        whole = {"inputs", "outcome"}
+        return {step: entry for step, entry in entries.items() if isinstance(entry, dict) and set(entry) == whole}
 
 
 class Pipeline:
@@ -74,6 +88,36 @@ class Pipeline:
         self._force = force
         self._log = StepLog(project.work / "steps.json")
 
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep other builds of this project out while the block lasts; what killed ones left is removed.
+
+        Raises StoreLocked where another one is at work, ConfigError where the work folder cannot be written.
+        """
+        lock = WriterLock(self.project.work / "steps")
+        try:
+            self.project.work.mkdir(parents=True, exist_ok=True)
+            holder = lock.acquire()
+        except OSError as error:
+            raise ConfigError(
+                f"cannot be written: {error.strerror}",
+                key="work",
+                value=str(self.project.work),
+                hint="Give a folder that this user may write, as `work` or KITHKIN_WORK.",
+            ) from None
+        if holder is not None:
+            raise StoreLocked(
+                f"process {holder or 'unknown'} is building in {self.project.work}",
+                hint="Wait until it is done, or stop it.",
+            )
+        try:
+            for pattern in ("staging", "co_engagement-*", "snapshots/.writing-*", "snapshots/.replaced-*"):
+                for folder in self.project.work.glob(pattern):
+                    shutil.rmtree(folder, ignore_errors=True)
+            yield
+        finally:
+            lock.release()
+
     def ingest(self) -> StepResult:
         """Files to store, then the derived co-engagement edges."""
         from graph_store.co_engagement import derive
@@ -84,12 +128,13 @@ class Pipeline:
         with open_store(self.project) as store:
             known = None if self._force else self._log.outcome("ingest", inputs)
             if known is not None and any(store.counts().nodes.values()):
-                if store.state_token() == known["state"]:
+                if store.state_token() == known.get("state"):
                     return _result("ingest", started, known, skipped=True)
                 # Somebody changed the graph since: their changes stay, what is derived from it follows.
                 derive(self.project, store, progress=self._progress)
                 outcome = {**known, **_counts(store), "state": store.state_token()}
             else:
+                self._log.forget("ingest")
                 report = ingest(self.project, store, progress=self._progress)
                 derive(self.project, store, progress=self._progress)
                 outcome = {**_counts(store), "sources": _sources(report), "state": store.state_token()}
@@ -119,13 +164,16 @@ class Pipeline:
         """Snapshot to trained model."""
         started = time.perf_counter()
         content_hash = self._needed("export")["content_hash"]
-        inputs = _digest(content_hash, self.project.settings.training.model_dump_json())
+        settings = self.project.settings
+        # Training draws from the neighbours that will be published.
+        inputs = _digest(content_hash, settings.training.model_dump_json(), str(settings.publish.max_neighbours))
         folder = self._checkpoints
         known = None if self._force else self._log.outcome("train", inputs)
         if known is not None and folder.is_dir():
             return _result("train", started, known, skipped=True)
         from training.train import train
 
+        self._log.forget("train")
         model = train(self.project, self.snapshot(), folder=folder, progress=self._progress, resume=not self._force)
         outcome = {"inputs": inputs, "content_hash": content_hash, "metrics": model.metrics, "notes": list(model.notes)}
         self._log.record("train", inputs, outcome)
@@ -142,37 +190,55 @@ class Pipeline:
             trained["inputs"],
             settings.publish.model_dump_json(),
             settings.evaluation.model_dump_json(),
+            _judgements(self.project),
             self.project.name,
         )
         bundles = BundleStore(self.models)
         known = None if self._force else self._log.outcome("publish", inputs)
         if known is not None and known["version"] in bundles.versions():
-            if bundles.active() != known["version"]:
-                bundles.activate(known["version"])
+            if bundles.active() is None:
+                bundles.activate(known["version"])  # another active bundle is somebody's choice, and stays
             return _result("publish", started, known, skipped=True)
         from server.publish import build_indexes
         from training.evaluate import evaluate
         from training.model import TrainedModel
         from training.publish import write_contents
 
-        snapshot = self.snapshot()
+        snapshot = self.snapshot(trained["content_hash"])
         model = TrainedModel.load(self._checkpoints)
         evaluation = evaluate(self.project, snapshot, model, progress=self._progress)
         with bundles.writer(self.project.name) as writer:
             write_contents(writer, self.project, snapshot, model, evaluation)
             build_indexes(writer, settings.publish, progress=self._progress)
-            version = writer.commit()
-        bundles.activate(version)
+            published = writer.commit()
+        bundles.activate(published)
         bundles.prune(settings.publish.keep)
-        outcome = {"version": version, "evaluation": evaluation.to_json()}
+        outcome = {"version": published, "evaluation": evaluation.to_json()}
         self._log.record("publish", inputs, outcome)
+        self.prune_snapshots()
         return _result("publish", started, outcome)
 
-    def snapshot(self) -> Snapshot:
-        """The snapshot that the last export made."""
+    def prune_snapshots(self) -> None:
+        """Remove the snapshots that neither the last steps nor any bundle came from."""
+        from model_store.bundle_store import BundleStore
+        from model_store.errors import ModelStoreError
+
+        bundles = BundleStore(self.models)
+        try:
+            opened = [bundles.open(version, verify=False) for version in bundles.versions()]
+        except ModelStoreError:
+            return  # a damaged bundle does not say what it came from
+        kept = {bundle.manifest.snapshot_hash for bundle in opened}
+        kept |= {outcome["content_hash"] for step in ("export", "train") if (outcome := self._log.last(step))}
+        for folder in self._snapshots.glob("[0-9a-f]*"):
+            if folder.name not in kept:
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def snapshot(self, content_hash: str | None = None) -> Snapshot:
+        """The snapshot of this hash, or the one that the last export made."""
         from training.export import Snapshot
 
-        return Snapshot.open(self._snapshot_folder(self._needed("export")["content_hash"]))
+        return Snapshot.open(self._snapshot_folder(content_hash or self._needed("export")["content_hash"]))
 
     @property
     def models(self) -> Path:
@@ -225,8 +291,20 @@ def _result(name: str, started: float, outcome: dict[str, Any], *, skipped: bool
     return StepResult(name=name, skipped=skipped, seconds=time.perf_counter() - started, outcome=outcome)
 
 
-def _digest(*parts: str) -> str:
+def _judgements(project: Project) -> str:
+    """A hash over the files that the evaluation reads; a missing one is the evaluation's to tell."""
     digest = hashlib.blake2b(digest_size=16)
+    for judged in project.settings.evaluation.judged:
+        for name in (judged.file, judged.candidates):
+            if name and (project.data / name).is_file():
+                with (project.data / name).open("rb") as file:
+                    digest.update(hashlib.file_digest(file, "blake2b").digest())
+    return digest.hexdigest()
+
+
+def _digest(*parts: str) -> str:
+    # Another version may read, train or write differently: after an upgrade every step runs once.
+    digest = hashlib.blake2b(version("kithkin-service").encode(), digest_size=16)
     for part in parts:
         digest.update(part.encode())
         digest.update(b"\0")

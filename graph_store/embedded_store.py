@@ -200,8 +200,11 @@ class EmbeddedStore:
         fields = ["id", *wanted]
         schema = pa.schema([declared.arrow_schema.field(name) for name in fields])
         returned = ", ".join(f"n.{quoted(name)}" for name in fields)
-        if node_type in self._tables():
-            self._need(node_type)
+        tables = self._tables()
+        if node_type in tables:
+            # Only what is asked for: an ingest that adds a property reads the ids before it applies the schema.
+            if not set(wanted) <= set(tables[node_type].columns):
+                self._need(node_type)
             yield from _batches(self._database.table(f"MATCH (n:{quoted(node_type)}) RETURN {returned}"), schema)
 
     def scan_edges(self, triple: Triple, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:

@@ -74,7 +74,7 @@ class InputError(GraphStoreError):
         if line is not None:
             place += f":{line}"
         if column:
-            place += f": column {column!r}"
+            place += f"{': ' if place else ''}column {column!r}"
         shown = "" if value is None else f" (got {value!r})"
         super().__init__(f"{place}: {message}{shown}" if place else f"{message}{shown}", hint=hint)
         self.file, self.line, self.column, self.value = file, line, column, value

@@ -48,6 +48,12 @@ class Neo4jConnection:
         self.read_only = read_only
         self._settings = settings
         self._closed = False
+        if "@" in settings.uri:  # a password may stand before it: nothing of the address goes into the message
+            raise ConfigError(
+                "holds a user or a password before @",
+                key="store.uri",
+                hint=f"Set the user as store.user and the password as {PASSWORD_VARIABLE}, and leave both out here.",
+            )
         if not re.match(r"(neo4j|bolt)(\+s|\+ssc)?://", settings.uri):
             reason = "not an address of a Neo4j (neo4j://, bolt://, with +s or +ssc for TLS)"
             raise ConfigError(reason, key="store.uri", value=settings.uri)

@@ -185,8 +185,6 @@ class ServingSettings(_Settings):
     """Address to listen on; 0.0.0.0: all."""
     port: int = Field(default=50051, ge=0, le=65535)
     """0: any free port, printed at the start."""
-    workers: int = Field(default=1, ge=1)
-    """Worker processes."""
     max_top_k: int = Field(default=1000, ge=1)
     """A request for more is refused."""
     max_message_bytes: int = Field(default=4 * 1024 * 1024, ge=1024)

@@ -89,6 +89,7 @@ class Application:
         await self.health.enter_graceful_shutdown()
         await asyncio.sleep(notice)
         self.guard.draining = True
+        self.guard.end_streams()
         await asyncio.sleep(notice)
         await self._server.stop(self.state.settings.drain_s)
 

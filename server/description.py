@@ -28,6 +28,14 @@ _KINDS = {
     PropertyType.VECTOR: "vector_value",
 }
 _EPOCH = date(1970, 1, 1)
+_EARLIEST, _LATEST = -62_135_596_800, 253_402_300_799
+"""Seconds of the years 1 to 9999, what a Timestamp may hold."""
+_WHOLE = 2**53
+"""Features are made of floats; whole numbers beyond this are not exact in them."""
+_MOST_WEIGHT = 1e30
+"""The encoder reads weights as float32, and adds them up."""
+MOST_LINKS = 1000
+MOST_EVENTS = 1000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,6 +72,8 @@ class Describer:
         node_type = self._catalogue.type_named(described.type, f"{place}.type", NodeRole.ENTITY)
         if not described.properties and not described.links:
             raise InvalidField(place, "describes nothing", hint="Give at least one property or link.")
+        if len(described.links) > MOST_LINKS:
+            raise InvalidField(f"{place}.links", f"{len(described.links)} links, send at most {MOST_LINKS}")
         declared = {each.name: each for each in self._bundle.node_types[node_type].properties}
         values: dict[str, Any] = {}
         for name, value in sorted(described.properties.items()):
@@ -83,6 +93,13 @@ class Describer:
             row = self._catalogue.resolve(ref, f"{where}.node").row
             # The same link told twice is one link, of the later weight, as in the graph.
             links.setdefault(edge_type, {})[row] = _weight(link.weight, f"{where}.weight")
+        read = [name for name, each in declared.items() if each.feature]
+        if not links and all(values.get(name) is None for name in read):
+            raise InvalidField(
+                place,
+                "tells nothing that vectors are made from",
+                hint=f"Give a link{' or one of ' + ', '.join(read) if read else ''}.",
+            )
         return Description(
             node_type=node_type,
             properties=_row(values, list(declared.values())),
@@ -99,10 +116,19 @@ class Describer:
         """
         if not events.events:
             raise InvalidField(f"{place}.events", "is empty", hint="Give at least one event, or a user, or a vector.")
+        if len(events.events) > MOST_EVENTS:
+            raise InvalidField(
+                f"{place}.events",
+                f"{len(events.events)} events, send at most {MOST_EVENTS}",
+                hint="Send the newest.",
+            )
+        reached = {each.neighbour_type for each in self._engagements}
         touched: list[tuple[NodeKey, float]] = []
         for number, event in enumerate(events.events):
             where = f"{place}.events[{number}]"
             key = self._catalogue.resolve(event.entity, f"{where}.entity", NodeRole.ENTITY)
+            if key.type not in reached:
+                raise InvalidField(f"{where}.entity", f"no engagement relation reaches {key.type}")
             touched.append((key, _weight(event.weight, f"{where}.weight")))
         touched.reverse()
         engagements = {
@@ -110,15 +136,12 @@ class Describer:
             for each in reversed(self._engagements)
             if each.neighbour_type in {key.type for key, _ in touched}
         }
-        if not engagements:
-            raise InvalidField(f"{place}.events", f"no engagement relation reaches {touched[0][0].type}")
         user_types = {each.node_type for each in engagements.values()}
         if len(user_types) > 1:
             raise TypeNeeded(f"{place}.events", "these entities are engaged with by users of several types")
         links: dict[EdgeType, list[Link]] = {}
         for key, weight in touched:
-            if key.type in engagements:
-                links.setdefault(engagements[key.type], []).append(Link(row=key.row, weight=weight))
+            links.setdefault(engagements[key.type], []).append(Link(row=key.row, weight=weight))
         user_type = user_types.pop()
         description = replace(self.empty(user_type), links=links)
         return description, [key for key, _ in touched]
@@ -156,9 +179,11 @@ class Describer:
 
 
 def _weight(weight: float, where: str) -> float:
-    if not math.isfinite(weight) or weight < 0:
+    if not 0 <= weight <= _MOST_WEIGHT:
         raise InvalidField(
-            where, f"{weight} is not a weight", hint="Give a finite number above 0, or 0 for the usual 1."
+            where,
+            f"{weight} is not a weight",
+            hint=f"Give a number above 0 and up to {_MOST_WEIGHT:g}, or 0 for the usual 1.",
         )
     return weight or 1.0
 
@@ -174,6 +199,8 @@ def _plain(value: types_pb2.PropertyValue, declared: bundle_pb2.PropertyManifest
         raise InvalidField(
             where, f"is a {kind}, and {declared.name} is declared {wanted}", hint=f"Send {_KINDS[wanted]}."
         )
+    if kind == "time_value" and not _EARLIEST <= value.time_value.seconds <= _LATEST:
+        raise InvalidField(where, "is not a time of the years 1 to 9999")
     match wanted:
         case PropertyType.DATE:
             return _EPOCH + timedelta(days=value.time_value.ToSeconds() // 86_400)
@@ -190,6 +217,8 @@ def _plain(value: types_pb2.PropertyValue, declared: bundle_pb2.PropertyManifest
             return numbers
         case PropertyType.FLOAT if not math.isfinite(value.float_value):
             raise InvalidField(where, "is NaN or infinite")
+        case PropertyType.INT if declared.feature and abs(value.int_value) > _WHOLE:
+            raise InvalidField(where, f"{value.int_value} is too large: a feature lies within -2^53 and 2^53")
         case _:
             return getattr(value, kind)
 

@@ -59,7 +59,8 @@ class OnlineEncoder:
     def encode(self, properties: pa.Table, links: Links) -> Vectors:
         """The vector ``[dimension]`` of one node: its properties (one row), and its links in the order they count.
 
-        Features are made of all links; attention reads the first ``max_neighbours`` of an edge type.
+        Features are made of all links; attention reads the first ``max_neighbours`` of an edge type. What is described
+        by immense numbers may give a vector that is not finite.
         """
         own = {edge_type: tuple(each) for edge_type, each in links.items() if edge_type.node_type == self.node_type}
         features = self._features.apply(self.node_type, properties, {key: _csr(each) for key, each in own.items()})
@@ -72,8 +73,10 @@ class OnlineEncoder:
             self._session.run(["vector"], {key: value for key, value in feed.items() if key in self._inputs})[0][0],
             dtype=np.float32,
         )
-        if len(vector) != self._space.dimension or not np.isfinite(vector).all():
-            raise InternalError(f"the encoder of {self.node_type} gave no proper vector")
+        if len(vector) != self._space.dimension:
+            raise InternalError(
+                f"the encoder of {self.node_type} gave {len(vector)} values, not {self._space.dimension}"
+            )
         return vector
 
     def _neighbourhood(self, links: Mapping[EdgeType, Sequence[Link]]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import numpy as np
 
 from server.vector_index import Found, Rows, Vectors, best_first, known_rows, scores_of
 
-# Float32 sums of unit-length products differ by this much, relative to the largest, by the order of summation.
+# Float32 sums differ by this much, relative to the largest product, by the order of summation.
 _ROUNDING = 1e-5
 _PRODUCTS = 1 << 24
 """Products held at once, for a batch over many vectors: 64 MiB."""
@@ -41,12 +41,13 @@ class ExactIndex:
 
     def _best(self, query: Vectors, products: Vectors, k: int, exclude: Rows | None) -> Found:
         total = len(products)
+        largest = max(float(products.max(initial=0)), -float(products.min(initial=0)))
         for left_out in (self._unknown, exclude):
             if left_out is not None and len(left_out):
                 products[left_out] = -np.inf
         if k < total:
             threshold = np.partition(products, total - k)[total - k]
-            slack = _ROUNDING * max(abs(float(threshold)), 1e-30) if np.isfinite(threshold) else 0.0
+            slack = _ROUNDING * largest if np.isfinite(threshold) else 0.0
             rows = np.flatnonzero((products >= threshold - slack) & (products > -np.inf))
         else:
             rows = np.flatnonzero(products > -np.inf)

@@ -19,7 +19,7 @@ import grpc
 from server import log
 from server.deadline import Deadline
 from server.errors import CallError, InternalError, MessageTooLarge, ShuttingDown, UndecodableRequest
-from server.status import code_of, status_of
+from server.status import code_of, short, status_of
 
 REQUEST_ID = "x-request-id"
 _DETAILS = "grpc-status-details-bin"
@@ -39,6 +39,12 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         """True: new calls are refused, the client is told to try again (elsewhere)."""
         self._max_message_bytes = max_message_bytes
         self._wrapped: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
+        self._streams: set[asyncio.Task[Any]] = set()
+
+    def end_streams(self) -> None:
+        """End what would never end by itself: a watcher of the health would hold up the drain to its last second."""
+        for task in self._streams:
+            task.cancel()
 
     async def intercept_service(  # type: ignore[override]
         self,
@@ -78,6 +84,9 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
             request_id = _request_id(context)
             deadline = Deadline(context.time_remaining())
             context.set_trailing_metadata(((REQUEST_ID, request_id),))
+            task = asyncio.current_task()
+            assert task is not None
+            self._streams.add(task)
             try:
                 self._admit()
                 if handler.request_streaming:
@@ -91,10 +100,16 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
                         yield serialize(response)
                 else:
                     await responses
-            except (grpc.aio.AbortError, asyncio.CancelledError):
+            except grpc.aio.AbortError:
                 raise
+            except asyncio.CancelledError:
+                if not self.draining:
+                    raise
+                await _refuse(context, _stopping(), method, request_id, deadline)
             except Exception as error:
                 await _refuse(context, error, method, request_id, deadline)
+            finally:
+                self._streams.discard(task)
 
         if not handler.response_streaming and not handler.request_streaming:
             return grpc.unary_unary_rpc_method_handler(answer)
@@ -106,7 +121,7 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
 
     def _admit(self) -> None:
         if self.draining:
-            raise ShuttingDown("the server is stopping", hint="Try again: another one may answer.")
+            raise _stopping()
 
     def _parsed(self, method: str, raw: bytes, parse: Callable[[bytes], Any]) -> Any:
         if len(raw) > self._max_message_bytes:
@@ -141,6 +156,10 @@ class _Writer:
         return getattr(self._context, name)
 
 
+def _stopping() -> ShuttingDown:
+    return ShuttingDown("the server is stopping", hint="Try again: another one may answer.")
+
+
 def _request_id(context: Context) -> str:
     for key, value in context.invocation_metadata() or ():
         if key == REQUEST_ID and isinstance(value, str) and _ACCEPTED_ID.match(value):
@@ -165,7 +184,7 @@ async def _refuse(context: Context, error: Exception, method: str, request_id: s
         method=method,
         request_id=request_id,
         code=code.name,
-        error=str(error) if fault else known.message,
+        error=str(error) if fault else short(known.message),
         ms=round(deadline.spent * 1000, 3),
     )
     trailers = ((REQUEST_ID, request_id), (_DETAILS, status.SerializeToString()))

@@ -50,6 +50,8 @@ class ServedModel:
                 )
         model.catalogue.prepare_names()
         model.explainer.neighbourhoods.prepare()
+        for node_type in model.catalogue.entity_types:
+            model.popular(node_type)
         model.self_test()
         return model
 
@@ -120,7 +122,9 @@ class ServedModel:
         for (space, node_type), encoder in self._encoders.items():
             try:
                 description = self.describer.empty(node_type)
-                encoder.encode(description.properties, description.links)
+                vector = encoder.encode(description.properties, description.links)
+                if not np.isfinite(vector).all():
+                    raise ValueError("a value of the vector is NaN or infinite")
             except Exception as error:
                 raise SelfTestFailed(
                     f"bundle {self.version}: the encoder of {node_type} in the space {space!r} does not run: {error}",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -13,6 +13,9 @@ from server.model import ServedModel
 from server.vector_index import Rows, Vectors, unit_rows
 
 MOST_REASONS = 10
+MOST_EXCLUDED = 10_000
+_LARGEST = 1e30
+"""Inner products with larger values overflow float32."""
 
 
 def top_k(value: int, most: int) -> int:
@@ -49,6 +52,8 @@ def vector(model: ServedModel, given: types_pb2.Vector, space: str, field: str) 
     if not np.isfinite(values).all():
         raise VectorNotFinite(f"{field}.values", f"value {int(np.argmin(np.isfinite(values)))} is NaN or infinite")
     if not model.metric_is_cosine(space):
+        if np.abs(values).max(initial=0) > _LARGEST:
+            raise InvalidField(f"{field}.values", f"a value is beyond {_LARGEST:g}, its inner products would overflow")
         return values
     if not values.any():
         raise VectorNotFinite(f"{field}.values", "all values are 0, which has no direction under cosine")
@@ -57,8 +62,10 @@ def vector(model: ServedModel, given: types_pb2.Vector, space: str, field: str) 
     return np.asarray(unit_rows(scaled[None])[0])
 
 
-def left_out(model: ServedModel, refs: Iterable[types_pb2.NodeRef], target_type: str) -> set[int]:
+def left_out(model: ServedModel, refs: Sequence[types_pb2.NodeRef], target_type: str) -> set[int]:
     """Rows of the target type that ``exclude`` names; other types and unknown ids are passed over."""
+    if len(refs) > MOST_EXCLUDED:
+        raise InvalidField("exclude", f"{len(refs)} entities, send at most {MOST_EXCLUDED}")
     rows: set[int] = set()
     for number, ref in enumerate(refs):
         field = f"exclude[{number}]"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import islice
 
 import numpy as np
 
@@ -124,9 +123,9 @@ class Retrieval:
                 return self.model.explainer.for_user(profile, result, most)
 
         self._results(response, target, found, reasons, deadline)
-        self._info(response.info, found, k, deadline)
         if fallback:
             response.info.fallback = types_pb2.FALLBACK_POPULAR
+        self._info(response.info, found, k, deadline)
         return response
 
     def embed_entities(self, request: pb.EmbedEntitiesRequest, deadline: Deadline) -> pb.EmbedEntitiesResponse:
@@ -225,6 +224,8 @@ class Retrieval:
         vector = self.model.encoder(space, description.node_type, field).encode(
             description.properties, description.links
         )
+        if not np.isfinite(vector).all():
+            raise InvalidField(field, "gives a vector that is not finite", hint="A number in it is too large.")
         return unit_rows(vector[None])[0] if self.model.metric_is_cosine(space) else vector
 
     def _search(self, space: str, target: str, vector: Vectors, k: int, exclude: set[int], deadline: Deadline) -> Found:
@@ -234,7 +235,8 @@ class Retrieval:
 
     def _popular(self, target: str, k: int, exclude: set[int]) -> Found:
         order = self.model.popular(target)
-        rows = list(islice((row for row in order.tolist() if row not in exclude), k))
+        # At most so many must be looked at: a list of all rows would hold up every other call.
+        rows = [row for row in order[: k + len(exclude)].tolist() if row not in exclude][:k]
         scores = self.model.bundle.popularity(target)[rows].astype(np.float32)
         return Found(rows=np.array(rows, np.int64), scores=np.nan_to_num(scores), exact=True, scored=len(order))
 
@@ -256,7 +258,6 @@ class Retrieval:
             info.exact = found.exact
             info.candidates_scored = found.scored
             if len(found.rows) < asked:
-                info.shortfall_reason = (
-                    f"only {len(found.rows)} of this type have a vector and are not left out (asked for {asked})"
-                )
+                what = "are" if info.fallback else "have a vector and are"
+                info.shortfall_reason = f"only {len(found.rows)} of this type {what} not left out (asked for {asked})"
         info.server_time.FromNanoseconds(int(deadline.spent * 1e9))

@@ -13,6 +13,8 @@ from server import errors
 DOMAIN = "kithkin"
 RETRY_AFTER_S = {errors.NoBundle: 1.0, errors.ShuttingDown: 0.2}
 """When to try again, for errors that pass by themselves."""
+_LONGEST_TEXT, _LONGEST_NAME = 800, 200
+"""Bytes of texts in a status: clients drop trailers beyond 8 KiB, and with them the code and every detail."""
 
 _INVALID = grpc.StatusCode.INVALID_ARGUMENT
 
@@ -49,15 +51,19 @@ def status_of(error: errors.CallError, request_id: str) -> status_pb2.Status:
     )
     details: list[Message] = [info]
     if isinstance(error, errors.InvalidField):
-        violation = error_details_pb2.BadRequest.FieldViolation(field=error.field, description=error.description)
+        violation = error_details_pb2.BadRequest.FieldViolation(
+            field=short(error.field, _LONGEST_NAME), description=short(error.description)
+        )
         details.append(error_details_pb2.BadRequest(field_violations=[violation]))
     if isinstance(error, errors.NodeMissing):
         details.append(
             error_details_pb2.ResourceInfo(
-                resource_type=error.node_type, resource_name=error.name, description=error.message
+                resource_type=short(error.node_type, _LONGEST_NAME),
+                resource_name=short(error.name, _LONGEST_NAME),
+                description=short(error.message),
             )
         )
-        info.metadata["field"] = error.field
+        info.metadata["field"] = short(error.field, _LONGEST_NAME)
     for kind, seconds in RETRY_AFTER_S.items():
         if isinstance(error, kind):
             delay = duration_pb2.Duration()
@@ -68,4 +74,10 @@ def status_of(error: errors.CallError, request_id: str) -> status_pb2.Status:
         packed.append(any_pb2.Any())
         packed[-1].Pack(detail)
     text = f"{error.message}. {error.hint}" if error.hint else error.message
-    return status_pb2.Status(code=code.value[0], message=text, details=packed)
+    return status_pb2.Status(code=code.value[0], message=short(text), details=packed)
+
+
+def short(text: str, most: int = _LONGEST_TEXT) -> str:
+    """The text, cut to ``most`` bytes of UTF-8: requests may name things by megabytes."""
+    encoded = text.encode("utf-8", "replace")
+    return text if len(encoded) <= most else encoded[:most].decode("utf-8", "ignore") + "..."

@@ -33,6 +33,8 @@ _POLL_S = 0.5
 _STEADY_S = 60.0
 """A worker that ran so long did not die of starting: the back-off begins anew."""
 _LONGEST_BACK_OFF_S = 30.0
+_LONGEST_TRIAL_S = 900.0
+"""A trial that takes longer hangs; while it runs no other bundle is looked at."""
 _GRACE_S = 5.0
 """Given to a worker beyond ``drain_s`` before it is killed."""
 
@@ -98,7 +100,11 @@ class Supervisor:
 
     def run(self) -> int:
         """Supervise until told to stop."""
+        if self._port_file is not None and not self._port_file.absolute().parent.is_dir():
+            raise StartError(f"no folder for the port file {self._port_file}", hint="Make it, or choose another file.")
         reserved = _reserve(self._settings.host, self._settings.port)
+        # Not before the port is ours: the file may be that of the server which has it.
+        self._clear_port_file()
         self._port = reserved.getsockname()[1]
         wake_read, wake_write = os.pipe()
         os.set_blocking(wake_write, False)
@@ -121,11 +127,14 @@ class Supervisor:
             for descriptor in (wake_read, wake_write):
                 os.close(descriptor)
             reserved.close()
+            self._clear_port_file()
         log.event(logging.INFO, "stopped")
         return 0
 
     def _look(self) -> None:
         """Start what is missing: a worker, or a trial of a newly named bundle."""
+        if self._trial is not None and time.monotonic() - self._trial.started > _LONGEST_TRIAL_S:
+            self._trial.kill()
         if self._trial is not None or time.monotonic() < self._restart_at:
             return
         token = self._token()
@@ -226,6 +235,12 @@ class Supervisor:
         if self._port_file is not None:
             replace_text(self._port_file, f"{self._port}\n")
 
+    def _clear_port_file(self) -> None:
+        """Who waits for the file must not read the port of a server that has ended."""
+        if self._port_file is not None:
+            with contextlib.suppress(OSError):
+                self._port_file.unlink()
+
     def _wait(self, wake: int) -> None:
         """Sleep until a worker speaks or ends, a signal comes, or it is time to look again."""
         with selectors.DefaultSelector() as selector:
@@ -261,6 +276,10 @@ class Supervisor:
             return self._store.active(), (self._store.root / layout.ACTIVE).stat().st_mtime_ns
         except FileNotFoundError:
             return None, 0
+        except OSError as error:
+            # A disk that does not answer for a moment is no reason to stop what serves.
+            log.event(logging.ERROR, "ACTIVE cannot be read", error=str(error))
+            return self._seen or (None, 0)
 
 
 def _reserve(host: str, port: int) -> socket.socket:
@@ -270,22 +289,27 @@ def _reserve(host: str, port: int) -> socket.socket:
     except socket.gaierror as error:
         raise StartError(f"serving.host {host!r} is no address: {error}", hint="Give a name or an address.") from None
     # Once without sharing: another program's port, also another Kithkin's, must not be shared by accident.
-    for share in (False, True):
+    # SO_REUSEADDR passes over connections that have just ended, and over whoever has it too and does not listen: the
+    # port that is held goes without where it can, so that it is seen before its worker listens.
+    reuse, share = socket.SO_REUSEADDR, socket.SO_REUSEPORT
+    for options in ((reuse,), (share,), (reuse, share)):
         held = socket.socket(family, kind, protocol)
         try:
-            held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if share:
-                held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            for option in options:
+                held.setsockopt(socket.SOL_SOCKET, option, 1)
             held.bind(address)
         except OSError as error:
             held.close()
+            if options == (share,):
+                continue
             raise StartError(
                 f"cannot listen on {host}:{port}: {error.strerror}",
                 hint="Stop what holds the port, or choose another with --port (0: any free one).",
             ) from None
-        if not share:
-            address = held.getsockname()
-            held.close()
+        if share in options:
+            break
+        address = held.getsockname()
+        held.close()
     return held
 
 

@@ -124,20 +124,25 @@ async def _serve(order: Order, state: State) -> None:
     _tell(order, Message(kind="serving", version=order.version))
 
     async def obey() -> None:
-        while line := await orders.readline():
-            told = json.loads(line)
-            if "refused_bundle" in told:
-                state.refused_bundle = told["refused_bundle"]
-            if "load" in told:
-                model = await asyncio.to_thread(_load, order, told["load"])
-                if model is not None:
-                    await application.take(model)
-                    _tell(order, Message(kind="serving", version=model.version))
-                    del model
-                    _settle()
-            if told.get("drain"):
-                break
-        stop.set()
+        try:
+            while line := await orders.readline():
+                told = json.loads(line)
+                if "refused_bundle" in told:
+                    state.refused_bundle = told["refused_bundle"]
+                if "load" in told:
+                    model = await asyncio.to_thread(_load, order, told["load"])
+                    if model is not None:
+                        await application.take(model)
+                        _tell(order, Message(kind="serving", version=model.version))
+                        del model
+                        _settle()
+                if told.get("drain"):
+                    break
+        except BrokenPipeError:
+            log.event(logging.ERROR, "the supervisor is gone")
+        finally:
+            # Whatever ended it, nobody could stop this process from here on.
+            stop.set()
 
     listening = asyncio.create_task(obey())
     await stop.wait()

@@ -113,7 +113,7 @@ class ResponseInfo:
     """Every candidate was scored exactly; else an approximate index chose them."""
     candidates_scored: int = 0
     truncated: bool = False
-    """A deadline cut the search short."""
+    """More nodes have the name than came."""
     fallback: Fallback | None = None
     """What was answered instead, where the call allowed it."""
     shortfall_reason: str = ""
@@ -148,7 +148,7 @@ class Answer(Sequence[T], Generic[T]):
         if self.info.fallback:
             notes.append(f"fallback: {self.info.fallback}")
         if self.info.truncated:
-            notes.append("truncated by the deadline")
+            notes.append("more have the name")
         if self.info.shortfall_reason:
             notes.append(self.info.shortfall_reason)
         return "\n".join([f"{type(self).__name__}({', '.join(notes)})", *(f"  {item!r}" for item in self.items)])

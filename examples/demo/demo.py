@@ -47,6 +47,7 @@ def main() -> None:
 
     _heading("Against the planted truth, beside the baselines")
     _show("evaluate", "-p", str(FOLDER))
+    _verdict()
 
     _heading(f"Done in {time.perf_counter() - started:.0f} seconds. What to try next")
     print(
@@ -99,6 +100,23 @@ def _rows(statement: str) -> list[dict[str, str]]:
     answer = subprocess.run(command, stdout=subprocess.PIPE, check=True)
     rows: list[dict[str, str]] = json.loads(answer.stdout)
     return rows
+
+
+def _verdict() -> None:
+    """Which planted truth was met, in sentences, from the evaluation that was published with the bundle."""
+    command = [*KITHKIN, "publish", "-p", str(FOLDER), "--json"]
+    answer = subprocess.run(command, stdout=subprocess.PIPE, check=True)
+    about = {"truth": "The truly similar films", "truth_untouched": "The same for films nobody ever watched"}
+    for protocol in json.loads(answer.stdout)["publish"]["evaluation"]["protocols"]:
+        scores = {name: found["Recall@100"][0] for name, found in protocol["scores"].items() if "Recall@100" in found}
+        if protocol["name"] not in about:
+            continue
+        ours = scores.pop("kithkin")
+        best = max(scores, key=lambda name: scores[name])
+        print(
+            f"{about[protocol['name']]}: {ours:.0%} of them are among the first 100 of 2,000;"
+            f" the best baseline ({best}) finds {scores[best]:.0%}, popularity {scores['popularity']:.0%}."
+        )
 
 
 def _heading(text: str) -> None:

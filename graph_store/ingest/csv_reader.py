@@ -50,8 +50,8 @@ class CsvReader:
 
     ``names`` are the columns' names in order, known once constructed. Blank lines are passed over. Rows with another
     number of fields than the header are in ``bad`` (the first 10,000) and ``bad_rows`` (their number), complete once
-    iteration is done. Raises InputError for an empty file, for bytes that the encoding does not allow and for a quote
-    that is never closed.
+    iteration is done. Raises InputError for a file without its header, for bytes that the encoding does not allow and
+    for a quote that is never closed.
     """
 
     def __init__(self, stream: IO[bytes], file: Path, dialect: Dialect, *, block: int = BLOCK) -> None:
@@ -99,12 +99,12 @@ class CsvReader:
 
     def _read_names(self) -> tuple[str, ...]:
         head = self._text.peek(_HEADER_BYTES)
+        if not self._dialect.header:
+            return self._dialect.columns
         if not head.replace(_SENTINEL.encode(), b"").strip():
             raise InputError(
                 "the file is empty", file=self._file, hint="A CSV file needs at least a header line; export it again."
             )
-        if not self._dialect.header:
-            return self._dialect.columns
         lines = csv.reader(
             io.StringIO(head.decode("utf-8", "ignore"), newline=""),
             delimiter=self._dialect.delimiter,

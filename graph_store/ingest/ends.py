@@ -49,9 +49,10 @@ class Ends:
     def check(self, sources: Sequence[Staged]) -> None:
         """Turn edges with an unknown end into rejects, and note the nodes that the others create."""
         relations = [staged for staged in sources if isinstance(staged.declared, Relation)]
-        # An end may be known because an edge of any other source creates it, in whatever order the sources stand.
-        for staged in relations:
-            self._create(staged)
+        # An end may be known because an edge of any other source creates it, in whatever order the sources stand: until
+        # no source creates one more.
+        while sum([self._create(staged) for staged in relations]):
+            pass
         for staged in relations:
             edges = f"edges{staged.number}"
             for end, name, create in _ends(staged):
@@ -61,31 +62,31 @@ class Ends:
                 label = (spec.column if spec else None) or end
                 unknown = f"{edges}.{end} NOT IN ({self._known(name)})"
                 self._connection.execute(
-                    f"INSERT INTO rejects SELECT {staged.number}, file, line, {quoted(label)}, {end}, "
+                    f"INSERT INTO rejects SELECT DISTINCT {staged.number}, file, line, {quoted(label)}, {end}, "
                     f"{quoted(f'no {name} has this id')} FROM {edges} WHERE {unknown}"
                 )
                 self._connection.execute(f"DELETE FROM {edges} WHERE {unknown}")
-        for index in self._index.values():
-            self._connection.execute(f"DELETE FROM created{index}")
-        for staged in relations:
-            self._create(staged)
 
     def created(self, node_type: str) -> tuple[str, str]:
         """SQL of the ids that edges created: those new to the store, and those it already has."""
         index = self._index[node_type]
-        ids = f"SELECT DISTINCT id FROM created{index} WHERE id NOT IN (SELECT id FROM loaded{index})"
+        ids = f"SELECT id FROM created{index} WHERE id NOT IN (SELECT id FROM loaded{index})"
         return f"{ids} AND id NOT IN (SELECT id FROM stored{index})", f"{ids} AND id IN (SELECT id FROM stored{index})"
 
-    def _create(self, staged: Staged) -> None:
-        """Add the ids of the ends that may be created, from edges whose other end is known or may be created."""
+    def _create(self, staged: Staged) -> int:
+        """Add the ids that edges with a known (or also created) other end create; how many were not there yet."""
         ends = _ends(staged)
         conditions = [f"{end} IN ({self._known(name)})" for end, name, create in ends if not create]
-        where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
+        added = 0
         for end, name, create in ends:
             if create:
-                self._connection.execute(
-                    f"INSERT INTO created{self._index[name]} SELECT DISTINCT {end} FROM edges{staged.number}{where}"
-                )
+                created = f"created{self._index[name]}"
+                where = " AND ".join([*conditions, f"{end} NOT IN (SELECT id FROM {created})"])
+                ((rows,),) = self._connection.execute(
+                    f"INSERT INTO {created} SELECT DISTINCT {end} FROM edges{staged.number} WHERE {where}"
+                ).fetchall()
+                added += int(rows)
+        return added
 
     def _known(self, name: str) -> str:
         index = self._index[name]

@@ -19,6 +19,7 @@ from graph_store.ingest.files import COMPRESSIONS, file_format, open_bytes
 from graph_store.progress import Task
 from graph_store.sources import FileFormat, Source
 
+_DELIMITERS = (";", "\t", "|", ",")
 _JSON_LINES = Dialect(delimiter="\x1f", quote="", header=False, columns=("text",))
 
 
@@ -42,6 +43,8 @@ class RawColumn:
     """The value as a list, null where it is none; None where the column never holds lists."""
     numbers: bool = False
     """True where ``items`` are numbers already."""
+    unreadable: str = ""
+    """The column's type, where it holds neither single values nor lists of them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +62,8 @@ class RawFile:
     bad: tuple[BadRow, ...] = ()
     bad_rows: int = 0
     kind: str = "column"
+    elsewhere: frozenset[str] = frozenset()
+    """JSON lines: keys that other files of the same source have; here they have no value."""
 
     def column(self, name: str) -> RawColumn:
         """The column called ``name``; InputError that names the columns there are, and the closest one."""
@@ -67,14 +72,26 @@ class RawFile:
                 "several columns have this name", file=self.file, column=name, hint="Rename one of them in the file."
             )
         if name not in self.columns:
+            if self.kind == "key" and (not self.rows or name in self.elsewhere):
+                return RawColumn(text="NULL::VARCHAR")
             there = [column for column in self.columns if column]
             close = difflib.get_close_matches(name, there, n=1)
             hint = f"Did you mean {close[0]!r}? " if close else ""
+            if len(there) == 1 and (other := [sign for sign in _DELIMITERS if sign in there[0]]):
+                hint = f"Is the delimiter {other[0]!r}? Set `delimiter` of the source. "
             listed = ", ".join(there[:30]) + (", ..." if len(there) > 30 else "")
             raise InputError(
                 f"no such {self.kind}", file=self.file, column=name, hint=f"{hint}The file has: {listed or 'none'}."
             )
-        return self.columns[name]
+        column = self.columns[name]
+        if column.unreadable:
+            raise InputError(
+                f"holds {column.unreadable}, not texts, numbers, times or lists of them",
+                file=self.file,
+                column=name,
+                hint="Write its parts into columns of their own (and bytes as text).",
+            )
+        return column
 
 
 class RawFiles:
@@ -110,13 +127,18 @@ class RawFiles:
             schema, rows = metadata.schema_arrow, metadata.metadata.num_rows
         except (pa.ArrowInvalid, OSError) as error:
             raise InputError(f"not readable as Parquet: {error}", file=file, hint="Copy or export it again.") from None
-        columns = {name: _parquet_column(schema.field(index)) for index, name in enumerate(schema.names)}
+        # By place, not by name: DuckDB's names are blind to upper and lower case, and one may be called like ours.
+        fields = [f"c{index}" for index in range(len(schema.names))]
+        columns = {
+            name: _parquet_column(field, schema.field(index).type)
+            for index, (name, field) in enumerate(zip(schema.names, fields, strict=True))
+        }
         table = (
-            f"(SELECT file_row_number + 1 AS line, * FROM read_parquet({quoted(str(path))}, file_row_number = true))"
+            f"(SELECT place + 1 AS line, {', '.join(fields)} "
+            f"FROM read_parquet({quoted(str(path))}, file_row_number = true) AS raw({', '.join([*fields, 'place'])}))"
         )
-        text = "to_json(struct_pack({}))".format(
-            ", ".join(f"{identifier(name)} := {identifier(name)}" for name in schema.names)
-        )
+        named = zip(schema.names, fields, strict=True)
+        text = f"json_object({', '.join(f'{quoted(name)}, {field}' for name, field in named)})::VARCHAR"
         twice = frozenset(name for name in schema.names if schema.names.count(name) > 1)
         return RawFile(file=file, table=table, columns=columns, twice=twice, text=text, rows=rows)
 
@@ -203,13 +225,19 @@ def _json_column(name: str) -> RawColumn:
     )
 
 
-def _parquet_column(field: pa.Field) -> RawColumn:
-    name, kind = identifier(field.name), field.type
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+def _parquet_column(name: str, kind: pa.DataType) -> RawColumn:
+    inner = kind.value_type if _is_list(kind) else kind
+    if pa.types.is_nested(inner) or pa.types.is_binary(inner) or pa.types.is_large_binary(inner):
+        return RawColumn(text="NULL::VARCHAR", unreadable=str(kind))
+    if _is_list(kind):
         if pa.types.is_floating(kind.value_type) or pa.types.is_integer(kind.value_type):
             return RawColumn(text="NULL::VARCHAR", items=f"{name}::DOUBLE[]", numbers=True)
         return RawColumn(text="NULL::VARCHAR", items=f"{name}::VARCHAR[]")
     return RawColumn(text=f"{name}::VARCHAR")
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
 
 
 def check_pattern(connection: duckdb.DuckDBPyConnection, pattern: str, file: Path, key: str) -> None:

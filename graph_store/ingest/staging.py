@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import duckdb
@@ -93,6 +93,8 @@ class Stager:
         files = []
         with progress.task(f"read {source.file}") as task:
             files = [self._raw.open(file, source, task) for file in source_files(self._project, source)]
+        keys = frozenset(name for raw in files for name in raw.columns)
+        files = [replace(raw, elsewhere=keys) for raw in files]
         fields = tuple(
             Field(key=f"p{index}", name=name, spec=spec, declared=declared.properties[name])
             for index, (name, spec) in enumerate(source.properties.items())

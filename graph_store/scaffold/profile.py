@@ -182,11 +182,14 @@ def _other_rows(
     with NoProgress().task("") as task:
         source = Source(file=file.name, node="-", id={"column": "-"}, format=kind)
         raw = RawFiles(connection, place).open(file, source, task)
-    names = list(raw.columns)
+    columns = {name: column for name, column in raw.columns.items() if not column.unreadable}
+    if not columns:
+        raise InputError("no column holds single values or lists of them", file=file)
+    names = list(columns)
     picked = ", ".join(
         (f"coalesce(({column.items})::VARCHAR, {column.text})" if column.items else column.text)
         + f" AS {identifier(f'c{index}')}"
-        for index, column in enumerate(raw.columns.values())
+        for index, column in enumerate(columns.values())
     )
     target = place / "rows.parquet"
     connection.execute(f"COPY (SELECT {picked} FROM {raw.table} LIMIT {SAMPLE_ROWS}) TO '{target}' (FORMAT parquet)")

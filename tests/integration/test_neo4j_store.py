@@ -93,6 +93,14 @@ def test_a_bad_address_is_a_configuration_error() -> None:
         Neo4jStore.open(SCHEMA, StoreSettings(uri="http://localhost:7474"), read_only=False)
 
 
+@pytest.mark.parametrize("scheme", ["neo4j", "bolt+s", "http"])
+def test_a_password_in_the_address_is_refused_and_not_repeated(scheme: str) -> None:
+    with pytest.raises(ConfigError, match=r"store\.uri: holds a user or a password") as caught:
+        Neo4jStore.open(SCHEMA, StoreSettings(uri=f"{scheme}://bob:secret-word@localhost"), read_only=False)
+    assert "secret-word" not in str(caught.value)
+    assert "KITHKIN_STORE_PASSWORD" in caught.value.hint
+
+
 def test_a_database_that_is_not_there(clean_neo4j: Neo4jServer) -> None:
     with pytest.raises(StoreUnavailable, match="no database 'films'") as caught:
         Neo4jStore.open(SCHEMA, _settings(clean_neo4j, database="films"), read_only=False)

@@ -262,6 +262,9 @@ def test_the_most_engaged_where_the_request_allows_it(asker: Asker, user: str) -
     assert [result.score for result in response.results] == [2, 2, 1, 1]
     assert response.info.fallback == types_pb2.FALLBACK_POPULAR
     assert response.info.exact
+    everything = asker.user(user=ref(user), top_k=9, fallback=types_pb2.FALLBACK_POPULAR, exclude=[ref("1"), ref("6")])
+    assert found(everything) == ["10", "2", "3", "4", "5"]
+    assert everything.info.shortfall_reason == "only 5 of this type are not left out (asked for 9)"
 
 
 def test_a_known_user_needs_no_fallback(asker: Asker) -> None:
@@ -412,6 +415,7 @@ def test_status_tells_what_is_loaded(asker: Asker, version: str) -> None:
 # -------------------------------------------------------------------- errors
 
 NAN = float("nan")
+FAR_AWAY = {"born": types_pb2.PropertyValue(time_value=Timestamp(seconds=10**15))}
 YEAR_TEXT = {"year": types_pb2.PropertyValue(string_value="1990")}
 WRONG: dict[str, tuple[str, dict[str, Any], str, str]] = {
     "no query": ("similar", {"top_k": 1}, "INVALID_FIELD", "query"),
@@ -448,6 +452,48 @@ WRONG: dict[str, tuple[str, dict[str, Any], str, str]] = {
         {"described": described(links=[link("HAS_TAG", "t1", weight=-1)]), "top_k": 1},
         "INVALID_FIELD",
         "described.links[0].weight",
+    ),
+    "an immense weight": (
+        "similar",
+        {"described": described(links=[link("HAS_TAG", "t1", weight=1e300)]), "top_k": 1},
+        "INVALID_FIELD",
+        "described.links[0].weight",
+    ),
+    "too large a number": (
+        "similar",
+        {"described": described(properties={"year": types_pb2.PropertyValue(int_value=2**63 - 1)}), "top_k": 1},
+        "INVALID_FIELD",
+        "described.properties['year']",
+    ),
+    "a date past the last year": (
+        "similar",
+        {"described": described(properties=FAR_AWAY), "top_k": 1},
+        "INVALID_FIELD",
+        "described.properties['born']",
+    ),
+    "nothing told that is a feature": (
+        "similar",
+        {"described": described(properties={"year": types_pb2.PropertyValue()}), "top_k": 1},
+        "INVALID_FIELD",
+        "described",
+    ),
+    "too many links": (
+        "similar",
+        {"described": described(links=[link("HAS_TAG", "t1")] * 1001), "top_k": 1},
+        "INVALID_FIELD",
+        "described.links",
+    ),
+    "too many events": (
+        "user",
+        {"events": events(*["1"] * 1001), "top_k": 1},
+        "INVALID_FIELD",
+        "events.events",
+    ),
+    "inner products that overflow": (
+        "user",
+        {"vector": vector(3e38, -3e38, 0, 0), "top_k": 1},
+        "INVALID_FIELD",
+        "vector.values",
     ),
     "a link to another type": (
         "similar",
@@ -574,6 +620,21 @@ def test_other_errors_of_get_and_explain(asker: Asker) -> None:
     assert refused(asker.explain, "1", "1").field == "target"
     assert refused(asker.explain, "1", "2", max_reasons=51).field == "max_reasons"
     assert refused(asker.explain, "1", "99").resource == ("Artist", "99")
+
+
+@pytest.mark.parametrize("letter", ["x", "\N{CJK UNIFIED IDEOGRAPH-4E2D}", "\0", "\N{SMILING FACE WITH SUNGLASSES}"])
+def test_names_of_any_length_are_refused_with_details(asker: Asker, letter: str) -> None:
+    long = letter * 4000
+    missing = refused(asker.similar, entity=ref(long), top_k=1)
+    assert (missing.code, missing.reason) == (grpc.StatusCode.NOT_FOUND, "NODE_NOT_FOUND")
+    assert missing.resource[1].startswith(letter * 10)
+    assert len(missing.resource[1].encode()) <= 203
+    undeclared = refused(asker.similar, entity=ref("1", long), top_k=1)
+    assert (undeclared.reason, undeclared.field) == ("NOT_DECLARED", "entity.type")
+    properties = {long: types_pb2.PropertyValue(int_value=1)}
+    described_so = refused(asker.similar, described=described(properties=properties), top_k=1)
+    assert described_so.reason == "NOT_DECLARED"
+    assert described_so.field.startswith("described.properties['")
 
 
 def test_a_vector_of_another_bundle(asker: Asker) -> None:
@@ -724,6 +785,10 @@ def test_with_several_entity_types_one_must_be_named(tmp_path: Path) -> None:
             assert found(asker.similar(entity=ref("a1", "Album"), target_type="Artist", top_k=1)) == ["1"]
             names = asker.get(name=pb.NameQuery(name="souvlaki")).nodes
             assert [node.ref.type for node in names] == ["Album"]
+            # Nobody engages with albums: such an event is refused, not passed over.
+            touched = [types_pb2.Event(entity=ref("1", "Artist")), types_pb2.Event(entity=ref("a1", "Album"))]
+            refusal = refused(asker.user, events=types_pb2.EventList(events=touched), target_type="Artist", top_k=1)
+            assert (refusal.reason, refusal.field) == ("INVALID_FIELD", "events.events[1].entity")
             refusal = refused(asker.user, vector=vector(1, 0, 0, 0), target_type="Album", top_k=1)
             assert refusal.reason == "NO_SUCH_SPACE"
 

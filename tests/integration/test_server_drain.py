@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,21 @@ async def test_a_running_call_ends_well_while_the_server_drains(
         go_on.set()
         assert (await call).nodes[0].name == "Slowdive"
         await draining
+
+
+async def test_a_watcher_of_the_health_does_not_hold_up_the_drain(
+    running: tuple[Application, grpc.aio.Channel],
+) -> None:
+    application, channel = running
+    watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+    assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
+    started = time.monotonic()
+    await application.drain(notice=0)
+    assert time.monotonic() - started < 2, "drain_s is 5"
+    assert (await watch.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        await watch.read()
+    assert raised.value.code() is grpc.StatusCode.UNAVAILABLE
 
 
 async def test_new_calls_are_told_to_try_again(running: tuple[Application, grpc.aio.Channel]) -> None:

@@ -21,7 +21,9 @@ from kithkin.v1 import model_service_pb2
 from kithkin.v1 import retrieval_service_pb2 as pb
 from model_store.bundle_store import BundleStore
 from server.errors import StartError
-from server.supervisor import serve
+from server.supervisor import _reserve, serve
+from server.worker import Order
+from server.worker_process import WorkerProcess
 from tests.bundles import write_toy_bundle
 from tests.integration.test_server import Asker, ref, refused
 
@@ -174,6 +176,7 @@ def test_a_server_through_its_life(served: Served) -> None:
     served.process.send_signal(signal.SIGTERM)
     assert next(watching).status == NOT_SERVING
     assert served.process.wait(10) == 0
+    assert not (served.store.root.parent / "port").exists()
     assert served.process.stdout is not None
     lines = served.process.stdout.read().splitlines()
     place = f"127.0.0.1:{served.port}"
@@ -219,9 +222,60 @@ def test_a_port_that_is_taken_is_not_shared(tmp_path: Path) -> None:
         other.bind(("127.0.0.1", 0))
         other.listen()
         port = other.getsockname()[1]
+        port_file = tmp_path / "port"
+        port_file.write_text(str(port))
         with pytest.raises(StartError, match=f"127.0.0.1:{port}.*\n.*--port") as raised:
-            serve(tmp_path, ServingSettings(port=port))
+            serve(tmp_path, ServingSettings(port=port), port_file=port_file)
+        assert port_file.read_text() == str(port), "it may be that of the server which has the port"
     assert raised.value.exit_code == 7
+
+
+def test_a_port_that_is_held_but_not_yet_listened_on_is_not_shared() -> None:
+    with _reserve("127.0.0.1", 0) as held:
+        port = held.getsockname()[1]
+        with pytest.raises(StartError, match=f"127.0.0.1:{port}"):
+            _reserve("127.0.0.1", port)
+        with socket.socket() as worker:
+            worker.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            worker.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            worker.bind(("127.0.0.1", port))
+            worker.listen()
+
+
+def test_a_port_whose_connections_have_just_ended_can_be_had() -> None:
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        with socket.create_connection(("127.0.0.1", port)):
+            # Closed on this side first: its end waits for a minute.
+            other.accept()[0].close()
+    with _reserve("127.0.0.1", port) as held:
+        assert held.getsockname()[1] == port
+
+
+def test_no_folder_for_the_port_file(tmp_path: Path) -> None:
+    with pytest.raises(StartError, match="no folder for the port file"):
+        serve(tmp_path, ServingSettings(port=0), port_file=tmp_path / "nowhere" / "port")
+
+
+def test_a_worker_that_nobody_hears_any_more_ends(tmp_path: Path) -> None:
+    store = BundleStore(tmp_path)
+    first, second = (write_toy_bundle(store, encoders=False) for _ in range(2))
+    settings = ServingSettings(drain_s=1).model_dump()
+    worker = WorkerProcess(Order(root=str(tmp_path), version=first, host="127.0.0.1", port=0, settings=settings))
+    try:
+        eventually(lambda: worker.read() or worker.told)
+        worker.load(second)
+        # Its message that it serves finds a broken pipe.
+        with Path(os.devnull).open("rb") as nothing:
+            os.dup2(nothing.fileno(), worker.messages)
+        eventually(lambda: worker.exit_code is not None)
+        assert worker.exit_code == 0
+    finally:
+        worker.kill()
+        worker.close()
 
 
 def test_a_host_that_is_none(tmp_path: Path) -> None:

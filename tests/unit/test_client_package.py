@@ -78,9 +78,7 @@ def test_values_print_readably() -> None:
         "Results(1 from bundle b7)\n  <0.7500 Movie '3114' 'Toy Story 2' because often rated together>"
     )
     info = ResponseInfo("b7", fallback="popular", truncated=True, shortfall_reason="only 1 is left")
-    assert repr(Nodes((), info)) == (
-        "Nodes(0 from bundle b7, fallback: popular, truncated by the deadline, only 1 is left)"
-    )
+    assert repr(Nodes((), info)) == ("Nodes(0 from bundle b7, fallback: popular, more have the name, only 1 is left)")
     assert repr(Explanation(FILM, OTHER, 0.5, (WHY,), INFO)) == (
         "Explanation(<Movie '1' 'Toy Story', year=1995> -> <Movie '3114' 'Toy Story 2', year=1999>, 0.5000)\n"
         "  <Reason 62% 'often rated together'>"

@@ -97,6 +97,20 @@ def test_equal_vectors_tie_and_ties_go_by_row(kind: str) -> None:
     assert make(kind, vectors).search(vectors[11:12], 3)[0].rows.tolist() == twins[:3]
 
 
+def test_equal_vectors_tie_where_their_scores_cancel_out() -> None:
+    # Large terms that cancel: the product that chooses rounds by far more than the score is.
+    random = np.random.default_rng(0)
+    row = random.normal(size=64).astype(np.float32)
+    query = random.normal(size=64).astype(np.float32)
+    query -= row * float(query @ row / (row @ row))
+    vectors = np.concatenate([np.repeat(row[None], 1001, axis=0), -query[None]])
+    for sign in (1, -1):
+        vectors[-1] *= sign
+        for k in (1, 2, 500, 1000):
+            found = ExactIndex(vectors).search(sign * query[None], k)[0]
+            assert found.rows.tolist() == list(range(k))
+
+
 def test_exact_says_so_and_how_much_it_scored() -> None:
     found = ExactIndex(clustered(50)).search(clustered(1, seed=3), 5)[0]
     assert found.exact

@@ -532,3 +532,89 @@ def test_the_fingerprint_follows_bytes_and_declaration_only(tmp_path: Path) -> N
     assert input_fingerprint(project_of(tmp_path, FILMS, files, "[training]\nseed = 7\n")) == first
     assert input_fingerprint(project_of(tmp_path, FILMS, {"films.csv": "id,title\n1,B\n"})) != first
     assert input_fingerprint(project_of(tmp_path, FILMS.replace('"title" }', '"id" }'), files)) != first
+
+
+def test_ends_are_created_whatever_the_order_of_the_sources(tmp_path: Path) -> None:
+    genre = """
+[[sources]]
+file = "genres.csv"
+relation = ["Film", "HAS_GENRE", "Genre"]
+source = "film"
+target = "genre"
+create_source = true
+create_target = true
+properties = { count = { value = "1" } }
+"""
+    files: dict[str, str | bytes] = {
+        "ratings.csv": "user,film,stars\nann,1,1\nbob,9,2\n",
+        "genres.csv": "film,genre\n1,noir\n",
+    }
+    for number, sources in enumerate((RATED + genre, genre + RATED)):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        store, report = load(folder, sources, files)
+        assert store.nodes["Film"] == {("1",): {"id": "1", "title": "1"}}
+        assert list(store.nodes["User"]) == [("ann",)]
+        assert list(store.edges[RATED_TRIPLE]) == [("ann", "1")]
+        assert list(store.edges[HAS_GENRE]) == [("1", "noir")]
+        assert report.rejected == 1
+
+
+def test_an_unknown_end_with_many_others_is_one_bad_row(tmp_path: Path) -> None:
+    source = """
+[[sources]]
+file = "genres.csv"
+relation = ["Film", "HAS_GENRE", "Genre"]
+source = "film"
+target = { column = "genres", split = "|" }
+create_target = true
+properties = { count = { value = "1" } }
+"""
+    load(tmp_path, source, {"genres.csv": "film,genres\n9,a|b|c\n"})
+    assert rejected(tmp_path, "genres.Film__HAS_GENRE__Genre.csv") == [
+        (2, "film", "9", "no Film has this id", "9,a|b|c")
+    ]
+
+
+def test_parquet_columns_are_told_apart_by_case_and_may_be_called_like_ours(tmp_path: Path) -> None:
+    table = pa.table({"ID": ["X", "Y"], "id": ["1", "2"], "line": ["A", "B"], "C0": ["5", "no"]})
+    pq.write_table(table, tmp_path / "films.parquet")
+    source = films("films.csv", "films.parquet").replace('title = "title"', 'title = "line", year = "C0"')
+    store, _ = load(tmp_path, source, {})
+    assert store.nodes["Film"] == {("1",): {"id": "1", "title": "A", "year": 5}}
+    whole = '{"ID":"Y","id":"2","line":"B","C0":"no"}'
+    assert rejected(tmp_path, "films.Film.csv") == [(2, "C0", "no", "not a whole number", whole)]
+
+
+@pytest.mark.parametrize("values", [[{"a": 1}], [[{"a": 1}]], [[["x"]]], [b"\xff"]])
+def test_a_parquet_column_without_single_values_is_refused(tmp_path: Path, values: list[object]) -> None:
+    pq.write_table(pa.table({"id": ["1"], "title": values}), tmp_path / "films.parquet")
+    with pytest.raises(InputError, match=r"films.parquet: column 'title': holds .*, not texts, numbers") as caught:
+        load(tmp_path, films("films.csv", "films.parquet"), {})
+    assert "columns of their own" in caught.value.hint
+
+
+def test_a_key_may_be_missing_in_some_json_files_and_a_file_without_a_header_may_be_empty(tmp_path: Path) -> None:
+    files: dict[str, str | bytes] = {
+        "films-1.jsonl": '{"id": 1, "title": "A", "year": 1999}\n',
+        "films-2.jsonl": '{"id": 2, "title": "B"}\n',
+        "films-3.jsonl": "",
+    }
+    source = films("films.csv", "films-*.jsonl").replace('title = "title"', 'title = "title", year = "year"')
+    store, report = load(tmp_path, source, files)
+    assert store.nodes["Film"] == {
+        ("1",): {"id": "1", "title": "A", "year": 1999},
+        ("2",): {"id": "2", "title": "B", "year": None},
+    }
+    assert report.warnings == ("films-*.jsonl -> Film: films-3.jsonl has no rows",)
+
+    headless = films("node =", 'header = false\ncolumns = ["id", "title"]\nnode =')
+    store, report = load(tmp_path, headless, {"films.csv": ""})
+    assert store.nodes["Film"] == {}
+    assert report.warnings == ("films.csv -> Film: films.csv has no rows",)
+
+
+def test_another_delimiter_is_guessed_in_the_hint(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="column 'id': no such column") as caught:
+        load(tmp_path, FILMS, {"films.csv": "id;title\n1;A\n"})
+    assert caught.value.hint.startswith("Is the delimiter ';'? Set `delimiter` of the source.")

@@ -175,11 +175,11 @@ def test_the_file_is_found_from_a_folder_below(tmp_path: Path) -> None:
 
 
 def test_a_flag_stands_above_the_environment_above_the_file_above_the_default(tmp_path: Path) -> None:
-    file = write(tmp_path, GOOD + "[serving]\nport = 1\nhost = 'file'\nworkers = 2\n")
+    file = write(tmp_path, GOOD + "[serving]\nport = 1\nhost = 'file'\nmax_top_k = 2\n")
     environment = {"KITHKIN_SERVING__PORT": "2", "KITHKIN_SERVING__HOST": "environment", "KITHKIN_DATA": "/data"}
-    project = load_project(file, environment=environment, overrides={"serving.port": 3, "serving.workers": None})
+    project = load_project(file, environment=environment, overrides={"serving.port": 3, "serving.max_top_k": None})
     serving = project.settings.serving
-    assert (serving.port, serving.host, serving.workers, serving.max_top_k) == (3, "environment", 2, 1000)
+    assert (serving.port, serving.host, serving.max_top_k, serving.drain_s) == (3, "environment", 2, 10.0)
     assert project.data == Path("/data")
 
 
@@ -189,7 +189,7 @@ def test_a_flag_stands_above_the_environment_above_the_file_above_the_default(tm
         ({"KITHKIN_SERVING__PORT": "http"}, {}, "serving.port: Input should be a valid integer"),
         ({"KITHKIN_SERVING__PORT": "http"}, {}, "from the environment's KITHKIN_SERVING__PORT (got 'http')"),
         ({"KITHKIN_SREVING__PORT": "1"}, {}, "sreving: unknown key, from the environment's KITHKIN_SREVING__PORT"),
-        ({}, {"serving.workers": 0}, "greater than or equal to 1, from the command line (got 0)"),
+        ({}, {"serving.max_top_k": 0}, "greater than or equal to 1, from the command line (got 0)"),
         ({"KITHKIN_WORK": "w"}, {"work.deep": 1}, "work.deep: is not a section, from the command line"),
     ],
 )

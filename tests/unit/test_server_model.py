@@ -9,14 +9,16 @@ import numpy as np
 import pytest
 
 from graph_store.settings import PublishSettings
+from kithkin.v1 import types_pb2
 from model_store.bundle_store import BundleStore
 from model_store.csr import EdgeType
 from server.encoder import Link
-from server.errors import SelfTestFailed
+from server.errors import InvalidField, SelfTestFailed
 from server.exact_index import ExactIndex
 from server.model import ServedModel
 from server.names import NameIndex
 from server.publish import build_indexes
+from server.queries import MOST_EXCLUDED, left_out
 from tests.bundles import HAS_TAG, INFLUENCED, fill, write_mean_encoder, write_toy_bundle
 
 
@@ -85,6 +87,14 @@ def test_a_bundle_moved_elsewhere_answers_the_same(store: BundleStore, tmp_path:
     vector = model.vector("similar", "Artist", 0, "")
     assert vector is not None
     assert model.indexes["similar", "Artist"].search(vector[None], 2)[0].rows.tolist() == [0, 1]
+
+
+def test_more_than_can_be_left_out_at_once_is_refused(store: BundleStore) -> None:
+    model = ServedModel.load(store.open(write_toy_bundle(store)))
+    refs = [types_pb2.NodeRef(id=str(number)) for number in range(MOST_EXCLUDED)]
+    assert left_out(model, refs, "Artist") == {0, 1, 2, 3, 4, 5, 6}, "unknown ids are passed over"
+    with pytest.raises(InvalidField, match=r"exclude: 10001 entities, send at most 10000"):
+        left_out(model, [*refs, refs[0]], "Artist")
 
 
 def test_popular_is_by_engagement_then_id(store: BundleStore) -> None:

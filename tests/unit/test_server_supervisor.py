@@ -45,6 +45,9 @@ class Made:
     def refuse(self, reason: str) -> None:
         self.orders.append(("refuse", reason))
 
+    def kill(self) -> None:
+        self.exit_code = -signal.SIGKILL
+
     def close(self) -> None:
         assert self.exit_code is not None
 
@@ -189,6 +192,41 @@ def test_a_worker_that_keeps_dying_is_started_after_pauses_that_double(stage: St
     worker.exit_code = 1
     stage.turn()
     assert stage.started[-1] is not worker
+
+
+def test_a_trial_that_hangs_is_ended_and_its_bundle_refused(stage: Stage) -> None:
+    worker, _ = stage.serving()
+    hanging = stage.bundle()
+    stage.turn()
+    trial = stage.started[-1]
+    stage.now += 890
+    stage.turn()
+    assert trial.exit_code is None
+    stage.now += 20
+    stage.turn()
+    stage.turn()
+    assert trial.exit_code == -signal.SIGKILL
+    assert worker.orders == [("refuse", f"{hanging}: loading it ended a process by SIGKILL")]
+
+
+def test_an_active_file_that_cannot_be_read_for_a_moment_changes_nothing(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker, version = stage.serving()
+
+    def broken(store: BundleStore) -> str:
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(BundleStore, "active", broken)
+        stage.turn()
+    stage.turn()
+    assert stage.started == [worker]
+    newer = stage.bundle()
+    stage.turn()
+    trial = stage.started[-1]
+    assert (trial.order.trial, trial.version) == (True, newer)
+    assert newer > version
 
 
 def test_a_worker_that_cannot_listen_ends_it(stage: Stage) -> None:
