@@ -61,7 +61,7 @@ def cypher(
     as_json: JsonOption = False,
 ) -> None:
     """Ask the graph in Cypher; read-only unless --write."""
-    from graph_store.store import open_store
+    from graph_store.stores import open_store
 
     if statement == "-":
         statement = typer.get_text_stream("stdin").read()

@@ -14,11 +14,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from graph_store.embedded_locks import WriterLock
+from graph_store.embedded.locks import WriterLock
 from graph_store.errors import ConfigError, StoreLocked
 from graph_store.progress import Progress
 from graph_store.project import Project
-from graph_store.store import GraphStore, open_store
+from graph_store.store import GraphStore
+from graph_store.stores import open_store
 
 if TYPE_CHECKING:
     from graph_store.ingest import IngestReport

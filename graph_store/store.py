@@ -1,6 +1,6 @@
 """The seam to whatever holds the graph: one contract, two implementations.
 
-``open_store(project)`` chooses by ``store.uri``; the contract is tested on both in ``tests/contract``.
+``graph_store.stores.open_store`` chooses by ``store.uri``; the contract is tested on both in ``tests/contract``.
 """
 
 from __future__ import annotations
@@ -8,14 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import pyarrow as pa
 
 from graph_store.schema import Triple
-
-if TYPE_CHECKING:
-    from graph_store.project import Project
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -137,18 +134,3 @@ class GraphStore(Protocol, AbstractContextManager["GraphStore"]):
     def close(self) -> None:
         """Release the connection or the lock; twice does no harm."""
         ...
-
-
-def open_store(project: Project, *, read_only: bool = False) -> GraphStore:
-    """Open the store that ``store.uri`` names.
-
-    Raises StoreUnavailable, StoreAuthError or StoreLocked with what to do. With ``read_only`` the embedded store is
-    opened beside a writer and sees, in each call, what was committed last; it must exist.
-    """
-    if project.settings.store.is_neo4j:
-        from graph_store.neo4j_store import Neo4jStore
-
-        return Neo4jStore.open(project.schema, project.settings.store, read_only=read_only)
-    from graph_store.embedded_store import EmbeddedStore
-
-    return EmbeddedStore.open(project.schema, project.settings.store, project.folder, read_only=read_only)

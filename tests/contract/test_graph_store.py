@@ -84,12 +84,12 @@ def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Opener]:
     def open_(schema: GraphSchema = SCHEMA, *, read_only: bool = False) -> GraphStore:
         store: GraphStore
         if server is not None:
-            from graph_store.neo4j_store import Neo4jStore
+            from graph_store.neo4j.store import Neo4jStore
 
             settings = StoreSettings(uri=server.uri, timeout_s=20)
             store = Neo4jStore.open(schema, settings, read_only=read_only)
         else:
-            from graph_store.embedded_store import EmbeddedStore
+            from graph_store.embedded.store import EmbeddedStore
 
             settings = StoreSettings(uri="deep/folder/graph.lbug", timeout_s=2, memory_mib=128)
             store = EmbeddedStore.open(schema, settings, tmp_path, read_only=read_only)

@@ -13,8 +13,8 @@ import pyarrow as pa
 import pytest
 
 from graph_store.errors import ConfigError, StoreAuthError, StoreConflict, StoreUnavailable
-from graph_store.neo4j_driver import Neo4jConnection
-from graph_store.neo4j_store import Neo4jStore
+from graph_store.neo4j.driver import Neo4jConnection
+from graph_store.neo4j.store import Neo4jStore
 from graph_store.schema import GraphSchema, NodeType, Relation, Triple
 from graph_store.settings import StoreSettings
 from graph_store.store import Written
@@ -194,8 +194,8 @@ def test_two_writers_make_an_edge_once(
     clean_neo4j: Neo4jServer, monkeypatch: pytest.MonkeyPatch, rows_per_transaction: int
 ) -> None:
     # Also where the write is committed in parts: the second waits until the first has written all of them.
-    monkeypatch.setattr("graph_store.neo4j_store._ROWS_PER_TRANSACTION", rows_per_transaction)
-    monkeypatch.setattr("graph_store.neo4j_store._ROWS_AT_ONCE", 40)
+    monkeypatch.setattr("graph_store.neo4j.store._ROWS_PER_TRANSACTION", rows_per_transaction)
+    monkeypatch.setattr("graph_store.neo4j.store._ROWS_AT_ONCE", 40)
     size = 300
     likes = pa.table({"source": ["u1"] * size, "target": [f"m{n}" for n in range(size)]})
     with Neo4jStore.open(SCHEMA, _settings(clean_neo4j), read_only=False) as store:
@@ -222,8 +222,8 @@ def test_two_writers_make_an_edge_once(
 def test_a_large_write_that_fails_in_the_middle_is_completed_by_the_next(
     clean_neo4j: Neo4jServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("graph_store.neo4j_store._ROWS_PER_TRANSACTION", 50)
-    monkeypatch.setattr("graph_store.neo4j_store._ROWS_AT_ONCE", 40)
+    monkeypatch.setattr("graph_store.neo4j.store._ROWS_PER_TRANSACTION", 50)
+    monkeypatch.setattr("graph_store.neo4j.store._ROWS_AT_ONCE", 40)
     movies = pa.table({"id": [f"m{n}" for n in range(100)], "year": list(range(100))})
     with Neo4jStore.open(SCHEMA, _settings(clean_neo4j), read_only=False) as store:
         store.apply_schema()

@@ -11,7 +11,7 @@ from cli.steps import Pipeline, StepLog
 from graph_store.errors import ConfigError, StoreLocked, TooManyRejects
 from graph_store.progress import NoProgress
 from graph_store.project import load_project
-from graph_store.store import open_store
+from graph_store.stores import open_store
 from model_store.bundle_store import BundleStore
 from tests.bundles import write_toy_bundle
 from tests.toy import write_toy

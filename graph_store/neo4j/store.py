@@ -9,11 +9,11 @@ from typing import Any
 import neo4j
 import pyarrow as pa
 
-from graph_store import neo4j_columns as columnar
 from graph_store.errors import InputError
 from graph_store.neighbours import Found, heaviest_first
-from graph_store.neo4j_driver import Neo4jConnection, NothingToWrite, plain_value
-from graph_store.neo4j_schema import ROLE_LABELS, apply_schema, labels, lock_writers
+from graph_store.neo4j import columns as columnar
+from graph_store.neo4j.driver import Neo4jConnection, NothingToWrite, plain_value
+from graph_store.neo4j.schema import ROLE_LABELS, apply_schema, labels, lock_writers
 from graph_store.rows import difference, edge_rows, node_rows, not_in, present_in
 from graph_store.schema import GraphSchema, NodeType, PropertyType, Relation, Triple
 from graph_store.settings import StoreSettings

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from graph_store.embedded_database import EmbeddedDatabase, quoted
+from graph_store.embedded.database import EmbeddedDatabase, quoted
 from graph_store.errors import StoreConflict
 from graph_store.schema import GraphSchema, Property, PropertyType, Relation
 

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-from graph_store.embedded_tables import relation_properties
+from graph_store.embedded.tables import relation_properties
 from graph_store.schema import GraphSchema
 
 _INTERNAL = frozenset({"_ID", "_LABEL", "_SRC", "_DST"})

@@ -9,9 +9,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from graph_store.embedded_database import EmbeddedDatabase, quoted
-from graph_store.embedded_tables import Table, column_type, is_complete, missing, read_tables, relation_properties
-from graph_store.embedded_values import plain_values
+from graph_store.embedded.database import EmbeddedDatabase, quoted
+from graph_store.embedded.tables import Table, column_type, is_complete, missing, read_tables, relation_properties
+from graph_store.embedded.values import plain_values
 from graph_store.errors import InputError, StoreConflict
 from graph_store.neighbours import Found, heaviest_first
 from graph_store.rows import difference, edge_rows, node_rows, not_in, present_in

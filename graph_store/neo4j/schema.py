@@ -12,7 +12,7 @@ from typing import Any
 import neo4j
 
 from graph_store.errors import StoreConflict
-from graph_store.neo4j_driver import Neo4jConnection, NothingToWrite
+from graph_store.neo4j.driver import Neo4jConnection, NothingToWrite
 from graph_store.schema import GraphSchema, NodeRole, Property, PropertyType
 
 _CYPHER_TYPES: dict[PropertyType, str] = {

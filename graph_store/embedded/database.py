@@ -19,7 +19,7 @@ from typing import Any
 import ladybug
 import pyarrow as pa
 
-from graph_store.embedded_locks import FIRST_PAUSE_S, LONGEST_PAUSE_S, CommitGate, WriterLock
+from graph_store.embedded.locks import FIRST_PAUSE_S, LONGEST_PAUSE_S, CommitGate, WriterLock
 from graph_store.errors import (
     ConfigError,
     QueryError,
