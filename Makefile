@@ -43,6 +43,7 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.service: pyproject.toml client/pyproject.toml | $(BIN)/python
+	@echo "installing Kithkin with PyTorch into $(VENV): about 6 GB, a few minutes, once"
 	$(BIN)/python -m pip install --quiet --editable client --editable '.[all]'
 	@touch $@
 

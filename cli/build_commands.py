@@ -26,7 +26,8 @@ def build(
     pipeline = _pipeline(project, store, data, settings, force)
     _run(pipeline, [pipeline.ingest, pipeline.export, pipeline.train, pipeline.publish], as_json)
     if not as_json:
-        say("next: kithkin serve, or kithkin similar NAME")
+        given = f" -p {project}" if project else ""
+        say(f"next: kithkin serve{given}, or kithkin similar NAME{given}")
 
 
 def ingest(
@@ -100,6 +101,8 @@ def evaluate(
         return
     for table in report.tables():
         print_table(table.columns, table.rows, title=table.title)
+    for note in report.notes:
+        say(note)
     say("docs/evaluation.md says what each scorer is")
 
 

@@ -55,7 +55,7 @@ def main() -> None:
   kithkin serve -p {FOLDER}                        the server, in one terminal
   kithkin similar "..." -p {FOLDER} --reasons 3    ask it from another
   kithkin cypher -p {FOLDER} "{GENRES}"
-  kithkin init FOLDER_WITH_YOUR_FILES              the same on your own data
+  kithkin init FOLDER_WITH_YOUR_FILES           the same on your own data
 The commands are in .venv/bin. examples/ has MovieLens and Last.FM; docs/ has a page a part."""
     )
 

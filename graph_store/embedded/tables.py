@@ -23,7 +23,10 @@ _TYPES: dict[PropertyType, str] = {
     PropertyType.TIMESTAMP: "TIMESTAMP_TZ",
     PropertyType.STRINGS: "STRING[]",
 }
-_ANOTHER_FILE = "Give the declared property another name, or ingest into another store file."
+_ANOTHER_FILE = (
+    "Give the declared property another name, or delete the store's file: `kithkin ingest` makes it again from the"
+    " declared files (what was changed in Cypher is lost)."
+)
 
 
 @dataclass(kw_only=True, slots=True)

@@ -418,7 +418,7 @@ class Guesser:
             node.properties[name] = '{ type = "string", show = true }'
             if column.year_in_brackets:
                 year = property_name("year", list(node.properties))
-                node.properties[year] = '{ type = "int", feature = "number", filter = true, show = true }'
+                node.properties[year] = '{ type = "int", filter = true, show = true }'
                 source.note = f"Most {column.name} end in a year in brackets: taken out as {year}."
                 source.properties[name] = (
                     f"{{ column = {text(column.name)}, extract = '^(.*?)\\s*(?:\\(\\d{{4}}\\)\\s*)?$' }}"

@@ -27,5 +27,6 @@ def test_the_session_and_the_python_of_the_readme(tmp_path: Path) -> None:
     with serving(tmp_path / "films") as address:
         printed: list[tuple[object, ...]] = []
         exec(code.replace("localhost:50051", address), {"print": lambda *values: printed.append(values)})
-    assert len(printed) == 3
-    assert all(0 < score <= 1 and reasons for _, score, reasons in printed)
+    assert len(printed) == 5
+    assert all(0 < score <= 1 and reasons for _, score, reasons in printed[:3])
+    assert [len(results) for (results,) in printed[3:]] == [5, 10]
