@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ def load_checkpoint(
     """Restore the last checkpoint of the same start: its step and loss; (0, nan) where there is none to resume."""
     try:
         state = torch.load(folder / _NAME, weights_only=True, map_location=model.medians.device)
-    except (OSError, RuntimeError, ValueError, EOFError):
+    except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError):
         return 0, float("nan")
     if state.get("start") != start:
         return 0, float("nan")

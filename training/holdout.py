@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,10 +29,13 @@ def split_newest(snapshot: Snapshot, share: float) -> Split:
     """Hold out the newest ``share`` of each user's engagements, at least one where the user has three or more.
 
     A pair whose entity the user also engaged with earlier is taken out of the held-out part, not out of the graph.
-    Without times the choice is arbitrary but lasting (by a hash of the ids).
+    Earlier means kept by any engagement relation between the same types.
+    Without times the choice is arbitrary but the same for the same snapshot (by a hash of the rows).
     """
     replaced: dict[EdgeType, Csr] = {}
     held_out: dict[EdgeType, Csr] = {}
+    newest_of: dict[EdgeType, NDArray[np.bool_]] = {}
+    kept_pairs: dict[tuple[str, str], list[NDArray[np.int64]]] = defaultdict(list)
     for relation in engagements(snapshot.schema):
         edge_type = EdgeType(relation.triple)
         csr = snapshot.csr(edge_type)
@@ -42,10 +46,16 @@ def split_newest(snapshot: Snapshot, share: float) -> Split:
         )
         newest = _place_from_newest(csr, rows, f"holdout {relation.triple.key}") < wanted[rows]
         columns = snapshot.num_nodes(relation.triple.target)
-        earlier = np.unique(rows[~newest] * columns + csr.indices[~newest])
-        again = np.isin(rows * columns + csr.indices, earlier)
+        newest_of[edge_type] = newest
+        kept_pairs[relation.triple.source, relation.triple.target].append((rows * columns + csr.indices)[~newest])
         replaced[edge_type] = kept_edges(csr, ~newest)
         replaced[EdgeType(relation.triple, True)] = transposed(replaced[edge_type], columns)
+    # A pair that another relation keeps would be asked for while it carries messages.
+    for edge_type, newest in newest_of.items():
+        csr = snapshot.csr(edge_type)
+        rows = np.repeat(np.arange(csr.num_rows), np.diff(csr.indptr))
+        pairs = rows * snapshot.num_nodes(edge_type.neighbour_type) + csr.indices
+        again = np.isin(pairs, np.concatenate(kept_pairs[edge_type.node_type, edge_type.neighbour_type]))
         held_out[edge_type] = kept_edges(csr, newest & ~again)
     return Split(graph=Graph(snapshot, replaced=replaced, derived=False), held_out=held_out)
 

@@ -153,7 +153,9 @@ def _fit(
             task.advance(1, loss=round(last, 3))
             if (step + 1) % settings.checkpoint_every == 0 or step + 1 == steps:
                 save_checkpoint(folder, model, optimiser, step=step + 1, loss=last, start=start)
-    return {"steps": float(steps), "loss": last, "seconds": round(time.monotonic() - begun, 3)}
+    found = {"steps": float(steps), "seconds": round(time.monotonic() - begun, 3)}
+    # No step, no loss: the manifest is JSON, which has no NaN.
+    return found if np.isnan(last) else {**found, "loss": last}
 
 
 def _set_signals(

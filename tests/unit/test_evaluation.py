@@ -21,7 +21,7 @@ from training.evaluation.baselines import similarity_baselines
 from training.evaluation.judged import evaluate_judged, load_judgements
 from training.evaluation.metrics import average_precision, bootstrap, ndcg, paired_bootstrap, ranking, recall
 from training.evaluation.report import OURS, EvaluationReport
-from training.evaluation.users import _binary, _Ease, evaluate_users
+from training.evaluation.users import _binary, _Ease, _ease_fits, evaluate_users
 from training.graph import Graph
 from training.holdout import split_newest
 
@@ -182,6 +182,13 @@ def test_ease_is_its_closed_form_whichever_side_is_smaller(shape: tuple[int, int
     found = _Ease(seen)(np.arange(shape[0]))
     unseen = dense == 0
     assert found[unseen] == pytest.approx(expected[unseen], abs=1e-12)
+
+
+def test_ease_is_left_out_where_its_dense_matrix_would_not_fit() -> None:
+    assert _ease_fits(1_892, 17_632)
+    assert _ease_fits(1_000_000, 12_000)
+    assert not _ease_fits(20_000, 20_000)
+    assert not _ease_fits(10_000, 1_000_000)
 
 
 def test_users_protocol_ranks_only_what_was_not_engaged_with(snapshot: MemorySnapshot) -> None:

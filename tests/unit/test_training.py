@@ -19,10 +19,11 @@ from model_store.bundle import Bundle
 from model_store.csr import EdgeType
 from model_store.writer import BundleWriter
 from tests.memory_snapshot import THEMES, MemorySnapshot, project_of, themes_document, themes_snapshot
+from training.checkpoint import load_checkpoint
 from training.embed import embed
 from training.errors import CheckpointError, GraphTooSmall
 from training.evaluate import EvaluationReport, evaluate
-from training.graph import Graph
+from training.graph import Graph, kept_edges
 from training.holdout import split_newest, supervision_parts
 from training.model import TrainedModel
 from training.objectives import in_batch_softmax, similar_tasks
@@ -180,6 +181,60 @@ def test_held_out_engagements_are_the_newest_and_carry_no_message() -> None:
     backward = split.graph.csr(EdgeType(WATCHED.triple, True))
     assert backward.num_edges == train_csr.num_edges
     assert all(split.graph.schema.relation(each.triple).derive is None for each in split.graph.edge_types)
+
+
+def test_a_pair_that_another_relation_keeps_is_not_held_out(tmp_path: Path) -> None:
+    liked = {"triple": ["Person", "LIKED", "Film"], "role": "engagement"}
+    schema = project_of(
+        {
+            "name": "two",
+            "nodes": {"Film": {"role": "entity"}, "Person": {"role": "user"}},
+            "relations": [{"triple": ["Person", "WATCHED", "Film"], "role": "engagement"}, liked],
+        },
+        tmp_path,
+    ).schema
+    films = [f"f{number}" for number in range(4)]
+    snapshot = MemorySnapshot(
+        schema,
+        {"Film": [{"id": film} for film in films], "Person": [{"id": "p"}]},
+        {
+            Triple("Person", "WATCHED", "Film"): [("p", film) for film in films],
+            # Two only: all are kept for training.
+            Triple("Person", "LIKED", "Film"): [("p", "f0"), ("p", "f1")],
+        },
+    )
+    held = split_newest(snapshot, 0.75).held_out[WATCHED].indices.tolist()
+    out = set(range(4)) - set(split_newest(snapshot, 0.75).graph.csr(WATCHED).indices.tolist())
+    assert len(out) == 3
+    assert out & {0, 1}
+    assert set(held) == out - {0, 1}
+
+
+def test_without_steps_there_is_no_loss_to_report(tmp_path: Path) -> None:
+    chosen = project(tmp_path, **{"training.similar.steps": 0, "training.user.steps": 0})
+    trained = train(chosen, themes_snapshot(), folder=tmp_path)
+    assert [each["steps"] for each in trained.metrics.values()] == [0.0, 0.0]
+    assert all(np.isfinite(value) for each in trained.metrics.values() for value in each.values())
+
+
+def test_a_checkpoint_that_is_not_one_is_not_resumed(tmp_path: Path) -> None:
+    (tmp_path / "checkpoint.pt").write_bytes(b"not a checkpoint")
+    model = torch.nn.Linear(1, 1)
+    model.register_buffer("medians", torch.zeros(1))
+    step, loss = load_checkpoint(tmp_path, model, torch.optim.AdamW(model.parameters()), start="a")  # type: ignore[arg-type]
+    assert step == 0
+    assert np.isnan(loss)
+
+
+def test_engagements_count_where_co_engagement_has_no_edges() -> None:
+    snapshot = themes_snapshot()
+    empty = {
+        each: kept_edges(snapshot.csr(each), np.zeros(snapshot.csr(each).num_edges, bool))
+        for each in snapshot.edge_types
+        if each.triple.name == "CO_WATCHED"
+    }
+    tasks = similar_tasks(Graph(snapshot, replaced=empty), balance=0.0, concept_share=0.0)
+    assert "Film sharing Person" in [source.name for source in tasks.sources]
 
 
 def test_supervision_parts_ask_for_every_pair_once_and_never_send_it() -> None:

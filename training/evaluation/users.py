@@ -83,7 +83,7 @@ def _scorers(seen: Any, users: NDArray[np.float32], entities: NDArray[np.float32
     unit = (seen @ sp.diags(1.0 / np.sqrt(np.maximum(popularity, 1.0)))).tocsr()
     # The cosine of entities summed over what the user engaged with, without the diagonal (those are left out anyway).
     yield "item-kNN cosine", lambda chunk: np.asarray((_knn(unit, seen, chunk)).todense())
-    if min(seen.shape) <= _EASE_LIMIT:
+    if _ease_fits(*seen.shape):
         yield "EASE", _Ease(seen)
     yield OURS, lambda chunk: users[chunk] @ entities.T
 
@@ -91,6 +91,11 @@ def _scorers(seen: Any, users: NDArray[np.float32], entities: NDArray[np.float32
 def _knn(unit: Any, seen: Any, chunk: NDArray[np.int64]) -> Any:
     # seen @ D^-1/2 (X^T X) D^-1/2, from the left so that no entity-by-entity matrix is made.
     return ((unit[chunk] @ seen.T) @ unit).tocsr()
+
+
+def _ease_fits(users: int, entities: int) -> bool:
+    """Whether EASE is affordable: by users it holds a dense users-by-entities matrix beside the inverse."""
+    return min(users, entities) <= _EASE_LIMIT and (users >= entities or users * entities <= _EASE_LIMIT**2)
 
 
 class _Ease:

@@ -127,15 +127,19 @@ class PairTasks:
 def similar_tasks(graph: Graph, *, balance: float, concept_share: float) -> PairTasks:
     """Every relation that says that entities are alike, as pairs.
 
-    Co-engagement and other entity-entity edges give their ends; concepts (and, where no co-engagement relation is
-    there, users) give entities that share them; edges to concepts give the pair (entity, concept). A source's share
+    Co-engagement and other entity-entity edges give their ends; concepts (and, where there are no co-engagement
+    edges, users) give entities that share them; edges to concepts give the pair (entity, concept). A source's share
     grows with its edges to the power ``balance`` (0: all alike; 1: as they come); pairs with concepts get
     ``concept_share`` of the whole. Without any such edge there are no sources.
     """
     roles = {node_type.name: node_type.role for node_type in graph.schema.node_types}
     pairs: list[PairSource] = []
     concepts: list[PairSource] = []
-    related = {r.triple.source for r in graph.schema.relations_of_role(RelationRole.CO_ENGAGEMENT)}
+    related = {
+        relation.triple.source
+        for relation in graph.schema.relations_of_role(RelationRole.CO_ENGAGEMENT)
+        if graph.csr(EdgeType(relation.triple)).num_edges
+    }
     for relation in graph.schema.relations_of_role(RelationRole.CO_ENGAGEMENT):
         edge_types = [EdgeType(relation.triple)]
         pairs += _linked(graph, f"{relation.triple}", edge_types, is_company=True)
