@@ -1,12 +1,23 @@
 """Samplers: the part of the graph that the vectors of a batch of nodes depend on.
 
-The order of the modules: ``subgraph`` (what comes out), ``sampler`` (the contract), ``uniform`` (the first sampler),
-``prefetch`` (sampling in threads, ahead of the training step).
+The order of the modules: ``subgraph`` (what comes out), ``sampler`` (the contract), ``uniform`` and
+``random_walk`` (the samplers), ``prefetch`` (sampling in threads, ahead of the training step). ``draw`` and ``walk``
+hold the compiled inner loops.
 """
 
 from training.sampling.prefetch import prefetch
+from training.sampling.random_walk import Metapath, RandomWalkSampler, round_trips
 from training.sampling.sampler import Exclusion, Sampler
 from training.sampling.subgraph import Subgraph
 from training.sampling.uniform import UniformSampler
 
-__all__ = ["Exclusion", "Sampler", "Subgraph", "UniformSampler", "prefetch"]
+__all__ = [
+    "Exclusion",
+    "Metapath",
+    "RandomWalkSampler",
+    "Sampler",
+    "Subgraph",
+    "UniformSampler",
+    "prefetch",
+    "round_trips",
+]

@@ -25,11 +25,12 @@ class Subgraph:
     """``[2, e]``: row 0 the neighbour, who sends (position in ``node_ids`` of the neighbour type); row 1 the node whose
     neighbour it is, who receives (position in ``node_ids`` of the edge type's node type). By hop, then by receiver."""
     edge_weight: dict[EdgeType, NDArray[np.float32] | None]
-    """The graph's weights ``[e]``; None where the relation has none."""
+    """The graph's weights ``[e]``; None where the relation has none, and for a metapath."""
     importance: dict[EdgeType, NDArray[np.float32]]
     """How much the sampler makes of each edge ``[e]``; adds up to 1 over the edges of one type into one node."""
     edge_position: dict[EdgeType, NDArray[np.int64]]
-    """Position of each edge in the edge type's ``Csr`` ``[e]`` (for times, and to know an edge again)."""
+    """Position of each edge in the edge type's ``Csr`` ``[e]`` (for times, and to know an edge again).
+    Not there for a metapath, whose edges are no edges of the graph."""
     nodes_per_hop: dict[str, tuple[int, ...]]
     """Nodes added before the first hop (the seeds) and by each hop: the last layer needs the seeds only."""
     edges_per_hop: dict[EdgeType, tuple[int, ...]]
