@@ -18,24 +18,34 @@ from model_store.bundle_store import BundleStore
 def connected(project: Project | None, server: str | None) -> Iterator[Client]:
     """A client of ``server``; without one, of the project's own server, or of its bundle served in this process."""
     with ExitStack() as stack:
+        client = stack.enter_context(running(project, server))
+        if client is None:
+            from server.local import serve_in_thread
+
+            assert project is not None
+            say("no server of this project runs; answering from its active bundle in this process")
+            bundle = BundleStore(project.work / "models").open()
+            port = stack.enter_context(serve_in_thread(bundle, project.settings.serving))
+            client = stack.enter_context(Client(f"127.0.0.1:{port}"))
+        yield client
+
+
+@contextmanager
+def running(project: Project | None, server: str | None) -> Iterator[Client | None]:
+    """A client of ``server``; without one, of the project's own server, None where none of it runs."""
+    with ExitStack() as stack:
         if server is not None:
             yield stack.enter_context(_client(server))
             return
         if project is None:
             raise ConfigError("name a server with --server, or a project with --project")
         serving = project.settings.serving
-        bundles = BundleStore(project.work / "models")
         host = f"[{serving.host}]" if ":" in serving.host else serving.host
         # Port 0 is any free one: where it is cannot be known.
         client = stack.enter_context(Client(f"{host}:{serving.port}", retries=0)) if serving.port else None
-        if client is None or not _serves(client, bundles):
-            from server.local import serve_in_thread
-
-            if client is not None:
-                client.close()
-            say("no server of this project runs; answering from its active bundle in this process")
-            port = stack.enter_context(serve_in_thread(bundles.open(), serving))
-            client = stack.enter_context(Client(f"127.0.0.1:{port}"))
+        if client is not None and not _serves(client, BundleStore(project.work / "models")):
+            client.close()
+            client = None
         yield client
 
 

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from cli import build_commands, data_commands, query_commands, serving_commands
+from cli import build_commands, data_commands, inspection_commands, query_commands, serving_commands
 from cli.console import say
 
 app = typer.Typer(
@@ -37,9 +37,14 @@ app.command("publish", rich_help_panel=_STEPS)(build_commands.publish)
 app.command("evaluate", rich_help_panel=_STEPS)(build_commands.evaluate)
 app.command("serve", rich_help_panel=_RUN)(serving_commands.serve)
 app.command("status", rich_help_panel=_RUN)(serving_commands.status)
+app.command("bundles", rich_help_panel=_RUN)(serving_commands.bundles)
+app.command("activate", rich_help_panel=_RUN)(serving_commands.activate)
+app.command("rollback", rich_help_panel=_RUN)(serving_commands.rollback)
 app.command("similar", rich_help_panel=_ASK)(query_commands.similar)
 app.command("recommend", rich_help_panel=_ASK)(query_commands.recommend)
 app.command("explain", rich_help_panel=_ASK)(query_commands.explain)
+app.command("stats", rich_help_panel=_ASK)(inspection_commands.stats)
+app.command("show", rich_help_panel=_ASK)(inspection_commands.show)
 app.command("cypher", rich_help_panel=_ASK)(data_commands.cypher)
 
 

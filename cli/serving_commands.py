@@ -1,15 +1,21 @@
-"""Commands around the server: serve, status."""
+"""Commands around the server: serve, status, bundles, activate, rollback."""
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cli.console import print_json, print_table, say
 from cli.options import JsonOption, ProjectOption, ServerOption, SetOption, open_project
+
+if TYPE_CHECKING:
+    from kithkin.types import Activation
+
+WaitOption = Annotated[float, typer.Option("--timeout", min=1, help="Seconds to wait until it serves.")]
 
 
 def serve(
@@ -79,3 +85,93 @@ def status(project: ProjectOption = None, server: ServerOption = None, as_json: 
         )
         for reason in sorted({index.exact_reason for space in bundle.spaces for index in space.indexes} - {""}):
             say(f"exact: {reason}")
+
+
+def bundles(project: ProjectOption = None, server: ServerOption = None, as_json: JsonOption = False) -> None:
+    """The bundles there are, newest first: which is active, which is served, which cannot be opened."""
+    from cli.connection import running
+    from cli.query_commands import project_or_server
+    from kithkin import Client
+    from model_store.bundle_store import BundleStore
+
+    opened = project_or_server(project, server)
+    with ExitStack() as stack:
+        client = stack.enter_context(running(opened, server))
+        if client is None:
+            from server.local import serve_in_thread
+
+            assert opened is not None
+            # The same call without a server: of one that serves nothing and knows the project's folder.
+            store = BundleStore(opened.work / "models")
+            port = stack.enter_context(serve_in_thread(None, opened.settings.serving, store=store))
+            client = stack.enter_context(Client(f"127.0.0.1:{port}"))
+        found = list(page := client.bundles())
+        while page.next_page_token:
+            found += (page := client.bundles(page_token=page.next_page_token))
+    if as_json:
+        print_json([asdict(each) for each in found])
+        return
+    print_table(
+        ("bundle", "", "published", "snapshot", "nodes", "problem"),
+        [
+            (
+                each.version,
+                ", ".join(word for word, true in (("active", each.active), ("serving", each.serving)) if true),
+                each.published_at,
+                each.snapshot_hash[:12],
+                ", ".join(f"{count:,} {name}" for name, count in each.nodes.items()),
+                each.problem,
+            )
+            for each in found
+        ],
+    )
+    if not found:
+        say("no bundle yet (`kithkin build` publishes one)")
+
+
+def activate(
+    version: Annotated[str, typer.Argument(help="As `kithkin bundles` lists it.")],
+    timeout: WaitOption = 300,
+    project: ProjectOption = None,
+    server: ServerOption = None,
+) -> None:
+    """Make a bundle the active one; ends when the server answers from it."""
+    from cli.connection import running
+    from cli.query_commands import project_or_server
+    from model_store.bundle_store import BundleStore
+
+    opened = project_or_server(project, server)
+    with running(opened, server) as client:
+        if client is not None:
+            _say_activated(client.activate(version, timeout=timeout))
+            return
+    assert opened is not None
+    store = BundleStore(opened.work / "models")
+    # Checked before it is named: whoever serves next must find it whole.
+    store.open(version)
+    store.activate(version)
+    say(f"{version} is active; no server of this project runs")
+
+
+def rollback(timeout: WaitOption = 300, project: ProjectOption = None, server: ServerOption = None) -> None:
+    """Activate the bundle that was active before; called again it goes further back."""
+    from cli.connection import running
+    from cli.query_commands import project_or_server
+    from model_store.bundle_store import BundleStore
+
+    opened = project_or_server(project, server)
+    with running(opened, server) as client:
+        if client is not None:
+            _say_activated(client.rollback(timeout=timeout))
+            return
+    assert opened is not None
+    store = BundleStore(opened.work / "models")
+    version = store.previous()
+    if version is not None:
+        store.open(version)
+    say(f"{store.roll_back()} is active; no server of this project runs")
+
+
+def _say_activated(activation: Activation) -> None:
+    before = f" (before: {activation.previous_version})" if activation.previous_version else ""
+    say(f"serving {activation.version}{before}")

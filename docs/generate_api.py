@@ -20,6 +20,7 @@ from google.protobuf.descriptor_pb2 import (
     FileDescriptorSet,
     ServiceDescriptorProto,
 )
+from google.rpc import status_pb2
 from grpc_tools import protoc  # type: ignore[import-untyped]
 
 DOCS = Path(__file__).resolve().parent
@@ -68,7 +69,8 @@ def read(protos: Path) -> list[ProtoFile]:
     sources = sorted(protos.rglob("*.proto"))
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "protos.bin"
-        include = [f"-I{protos}", f"-I{files('grpc_tools') / '_proto'}"]
+        google = Path(status_pb2.__file__).parents[2]
+        include = [f"-I{protos}", f"-I{files('grpc_tools') / '_proto'}", f"-I{google}"]
         arguments = [*include, "--include_source_info", f"--descriptor_set_out={out}", *map(str, sources)]
         if protoc.main(["protoc", *arguments]) != 0:
             raise GenerationError("protoc refused the .proto files")

@@ -5,6 +5,7 @@ GraphStoreError
 ├── InputError             the data is wrong: file, line, column and value are named
 │   └── TooManyRejects     more bad rows than the limit; nothing was written
 ├── QueryError             a Cypher query the store refuses (syntax, unknown label, a write without --write)
+├── NodeNotFound           no node has this id or name; the closest names are told
 └── StoreError             the store itself
     ├── StoreUnavailable   not reachable, or went away; worth a retry
     ├── StoreAuthError     wrong user or password
@@ -88,6 +89,20 @@ class QueryError(GraphStoreError):
     """The store refused a Cypher query."""
 
     exit_code = 2
+
+
+class NodeNotFound(GraphStoreError):
+    """No node has this id or name; ``closest`` are (type, id, name) of the nodes that come nearest."""
+
+    exit_code = 2
+
+    def __init__(
+        self, text: str, *, node_type: str | None = None, closest: tuple[tuple[str, str, str], ...] = ()
+    ) -> None:
+        nearest = ", ".join(f"{type_} {id_}" + (f" {name!r}" if name != id_ else "") for type_, id_, name in closest)
+        hint = f"Closest: {nearest}" if nearest else "There are no such nodes at all; has `kithkin ingest` run?"
+        super().__init__(f"no {node_type or 'node'} has the id or name {text!r}", hint=hint)
+        self.text, self.node_type, self.closest = text, node_type, closest
 
 
 class StoreError(GraphStoreError):

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import os
 import shutil
+from datetime import UTC, datetime
 from pathlib import Path
 
 from model_store import layout
 from model_store.bundle import Bundle
-from model_store.durable import replace_text
-from model_store.errors import BundleNotFound
+from model_store.durable import append_line, replace_text
+from model_store.errors import BundleNotFound, NothingBefore
 from model_store.writer import BundleWriter
+
+_ACTIVATED, _ROLLED_BACK = "activated", "rolled-back-to"
 
 
 class BundleStore:
-    """Bundles under one root, ``<root>/<version>/``, and the file ``ACTIVE`` that names the one that serves."""
+    """Bundles under one root, ``<root>/<version>/``, and the file ``ACTIVE`` that names the one that serves.
+
+    Beside it lies ``HISTORY``: which versions were activated and rolled back to, only ever added to.
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -50,8 +56,25 @@ class BundleStore:
 
     def activate(self, version: str) -> None:
         """Make a version the active one; a reader of ACTIVE sees the old or the new. Raises BundleNotFound."""
-        self._folder(version)
-        replace_text(self.root / layout.ACTIVE, version + "\n")
+        self._move(_ACTIVATED, version)
+
+    def previous(self) -> str | None:
+        """Version that ``roll_back`` goes to; None where no bundle that is still there was active before."""
+        return next((version for version in reversed(self._stack()[:-1]) if (self.root / version).is_dir()), None)
+
+    def roll_back(self) -> str:
+        """Activate the bundle that was active before, and return its version; called again it goes further back.
+
+        Raises NothingBefore.
+        """
+        version = self.previous()
+        if version is None:
+            raise NothingBefore(
+                f"no bundle in {self.root} was active before",
+                hint="`kithkin bundles` lists those there are, `kithkin activate` takes any of them.",
+            )
+        self._move(_ROLLED_BACK, version)
+        return version
 
     def prune(self, keep: int) -> None:
         """Remove bundles but the newest ``keep`` and the active one, and what crashed writers left.
@@ -68,6 +91,42 @@ class BundleStore:
             owner = layout.unfinished_owner(path.name)
             if (owner is not None and not _alive(owner)) or path.name.startswith(".removed-"):
                 shutil.rmtree(path, ignore_errors=True)
+
+    def _move(self, how: str, version: str) -> None:
+        self._folder(version)
+        before = self.active()
+        # What ACTIVE names and the history does not was put there by other hands: from now on the history knows.
+        if before is not None and layout.is_version(before) and self._recorded()[-1:] != [before]:
+            self._record(_ACTIVATED, before)
+        replace_text(self.root / layout.ACTIVE, version + "\n")
+        if version != before:
+            self._record(how, version)
+
+    def _record(self, how: str, version: str) -> None:
+        append_line(self.root / layout.HISTORY, f"{how} {version} {layout.version_of(datetime.now(UTC))}")
+
+    def _stack(self) -> list[str]:
+        """Versions one below the other as they were activated, the active one last."""
+        stack, active = self._recorded(), self.active()
+        return stack if active is None or stack[-1:] == [active] else [*stack, active]
+
+    def _recorded(self) -> list[str]:
+        try:
+            lines = (self.root / layout.HISTORY).read_text(encoding="utf-8", errors="replace").splitlines()
+        except FileNotFoundError:
+            return []
+        stack: list[str] = []
+        for line in lines:
+            how, version = [*line.split(), "", ""][:2]
+            # A line that a crash cut short is none.
+            if not layout.is_version(version):
+                continue
+            if how == _ROLLED_BACK and version in stack:
+                while stack[-1] != version:
+                    stack.pop()
+            elif how in (_ACTIVATED, _ROLLED_BACK) and stack[-1:] != [version]:
+                stack.append(version)
+        return stack
 
     def _folder(self, version: str) -> Path:
         folder = self.root / version

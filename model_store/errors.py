@@ -3,6 +3,7 @@
 ModelStoreError
 ├── BundleIncomplete       the bundle being written lacks something; nothing was published
 ├── BundleNotFound         no bundle at all, or none of that version
+├── NothingBefore          no bundle was active before, or it is gone
 ├── BundleVersionUnknown   written by a release with another layout
 └── BundleCorrupt          a file is missing, cut short or changed
 """
@@ -35,6 +36,10 @@ class BundleIncomplete(ModelStoreError):
 
 class BundleNotFound(ModelStoreError):
     """No bundle of that version, or no active one."""
+
+
+class NothingBefore(ModelStoreError):
+    """There is no bundle to go back to."""
 
 
 class BundleVersionUnknown(ModelStoreError):

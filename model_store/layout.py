@@ -15,6 +15,8 @@ MANIFEST = "manifest.json"
 SEAL = "manifest.sha256"
 """Checksum of the manifest itself, in the form `sha256sum -c` reads."""
 ACTIVE = "ACTIVE"
+HISTORY = "HISTORY"
+"""Which bundles were active, one line each time ACTIVE was moved, oldest first."""
 
 _VERSION = re.compile(r"^\d{8}T\d{6}\.\d{6}Z$")
 _VERSION_TIME = "%Y%m%dT%H%M%S.%fZ"

@@ -12,6 +12,7 @@ import tempfile
 from importlib.resources import files
 from pathlib import Path
 
+from google.rpc import status_pb2
 from grpc_tools import protoc  # type: ignore[import-untyped]
 
 PROTOS = Path(__file__).resolve().parent
@@ -27,7 +28,9 @@ def generate(protos: Path, out: Path) -> None:
     """Writes the stubs of every .proto under `protos` into `out`, under the same folders."""
     sources = sorted(protos.rglob("*.proto"))
     services = [path for path in sources if path.name.endswith("_service.proto")]
-    include = [f"-I{protos}", f"-I{files('grpc_tools') / '_proto'}"]
+    # google.rpc comes with googleapis-common-protos, whose folder is where its modules are.
+    google = Path(status_pb2.__file__).parents[2]
+    include = [f"-I{protos}", f"-I{files('grpc_tools') / '_proto'}", f"-I{google}"]
     out.mkdir(parents=True, exist_ok=True)
     _protoc([*include, f"--python_out={out}", f"--pyi_out={out}", *map(str, sources)])
     if services:

@@ -17,7 +17,8 @@ from kithkin.v1 import (
 from server.errors import StartError
 from server.guard import Guard
 from server.model import ServedModel
-from server.services import ModelServicer, RetrievalServicer, State
+from server.services import ModelServicer, RetrievalServicer
+from server.state import State
 
 _ROOM = 1 << 20
 """gRPC's own limit lies above ours by this: past ours the answer carries details, past gRPC's it cannot."""

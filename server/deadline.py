@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 
 from server.errors import DeadlinePassed
@@ -18,6 +19,11 @@ class Deadline:
     def spent(self) -> float:
         """Seconds since the call began."""
         return time.perf_counter() - self.started
+
+    @property
+    def left(self) -> float:
+        """Seconds that are left; infinite without a limit."""
+        return math.inf if self._end is None else self._end - time.perf_counter()
 
     def check(self, stage: str) -> None:
         """Raise DeadlinePassed where no time is left for a stage; asked before each one."""

@@ -16,6 +16,11 @@ ServerError
     ├── NodeMissing
     │   ├── NodeNotFound    no such node
     │   └── NodeWithoutVector  nothing is known of the node
+    ├── NoSuchBundle        none of that version
+    ├── BundleRefused       damaged, of another release, or it does not answer
+    ├── NoPreviousBundle    nothing to roll back to
+    ├── BundlesNotManaged   this server serves the one bundle it was given
+    ├── ActivationOvertaken another bundle was activated meanwhile
     ├── NoBundle            none is loaded yet
     ├── ShuttingDown        the server is stopping
     ├── DeadlinePassed
@@ -110,6 +115,30 @@ class NodeNotFound(NodeMissing):
 
 class NodeWithoutVector(NodeMissing):
     """The node is there, but nothing is known of it to make a vector from."""
+
+
+class NoSuchBundle(CallError):
+    """No bundle of that version."""
+
+    def __init__(self, version: str, message: str, *, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.version = version
+
+
+class BundleRefused(CallError):
+    """The bundle cannot serve; what served before serves on."""
+
+
+class NoPreviousBundle(CallError):
+    """There is no bundle to roll back to."""
+
+
+class BundlesNotManaged(CallError):
+    """The server serves one bundle that it was given, and knows no other."""
+
+
+class ActivationOvertaken(CallError):
+    """Another bundle was activated before this one served."""
 
 
 class NoBundle(CallError):

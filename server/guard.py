@@ -12,9 +12,10 @@ import re
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextvars import ContextVar
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import grpc
+from google.rpc import status_pb2
 
 from server import log
 from server.deadline import Deadline
@@ -27,6 +28,17 @@ _ACCEPTED_ID = re.compile(r"^[\x21-\x7e]{1,128}$")
 
 current_deadline: ContextVar[Deadline] = ContextVar("current_deadline")
 """The deadline of the call being answered."""
+
+
+class Origin(NamedTuple):
+    """Which call, for the log and for the details of errors."""
+
+    method: str
+    request_id: str
+
+
+current_origin: ContextVar[Origin] = ContextVar("current_origin")
+"""The call being answered."""
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -70,6 +82,7 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
             try:
                 self._admit()
                 current_deadline.set(deadline)
+                current_origin.set(Origin(method, request_id))
                 response = serialize(await handler.unary_unary(self._parsed(method, raw, parse), context))
             except (grpc.aio.AbortError, asyncio.CancelledError):
                 raise
@@ -168,7 +181,21 @@ def _request_id(context: Context) -> str:
 
 
 async def _refuse(context: Context, error: Exception, method: str, request_id: str, deadline: Deadline) -> NoReturn:
-    """End the call with the error's status; what is no CallError is a fault of ours, and only the log tells which."""
+    """End the call with the error's status."""
+    code, status = refusal(error, Origin(method, request_id), deadline)
+    trailers = ((REQUEST_ID, request_id), (_DETAILS, status.SerializeToString()))
+    await context.abort(code, status.message, trailers)
+    raise AssertionError("abort raises")
+
+
+def refusal(
+    error: Exception, origin: Origin, deadline: Deadline, **fields: object
+) -> tuple[grpc.StatusCode, status_pb2.Status]:
+    """The status of an error, logged with ``fields``.
+
+    What is no CallError is a fault of ours, and only the log tells which.
+    """
+    method, request_id = origin
     known = (
         error
         if isinstance(error, CallError)
@@ -186,7 +213,6 @@ async def _refuse(context: Context, error: Exception, method: str, request_id: s
         code=code.name,
         error=str(error) if fault else short(known.message),
         ms=round(deadline.spent * 1000, 3),
+        **fields,
     )
-    trailers = ((REQUEST_ID, request_id), (_DETAILS, status.SerializeToString()))
-    await context.abort(code, status.message, trailers)
-    raise AssertionError("abort raises")
+    return code, status

@@ -9,19 +9,24 @@ from contextlib import contextmanager
 
 from graph_store.settings import ServingSettings
 from model_store.bundle import Bundle
+from model_store.bundle_store import BundleStore
 
 
 @contextmanager
-def serve_in_thread(bundle: Bundle | None, settings: ServingSettings) -> Iterator[int]:
+def serve_in_thread(
+    bundle: Bundle | None, settings: ServingSettings, *, store: BundleStore | None = None
+) -> Iterator[int]:
     """Serve a bundle (None: none yet) on any free loopback port while the block runs; yields the port.
+
+    ``store``: what ListBundles lists; nothing follows what is activated in it.
 
     Raises what loading the bundle raises.
     """
     from server.application import Application
     from server.model import ServedModel
-    from server.services import State
+    from server.state import State
 
-    state = State(settings=settings.model_copy(update={"drain_s": min(settings.drain_s, 1.0)}))
+    state = State(settings=settings.model_copy(update={"drain_s": min(settings.drain_s, 1.0)}), store=store)
     if bundle is not None:
         state.take(ServedModel.load(bundle))
     started: list[int | BaseException] = []

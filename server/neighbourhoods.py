@@ -14,6 +14,7 @@ from model_store.bundle import Bundle
 from model_store.csr import Csr, EdgeType
 from server.catalogue import NodeKey
 from server.encoder import Link
+from server.vector_index import Rows
 
 _CACHED_NODES = 4096
 _MOST_COUNTED = 20_000_000
@@ -136,6 +137,21 @@ class Neighbourhoods:
                     for row in csr.indices[csr.row(user.row)][:most].tolist():
                         found.setdefault(NodeKey(edge_type.neighbour_type, row), edge_type.triple.name)
         return [(relation, key) for key, relation in found.items()]
+
+    def engaged_with(self, entity: NodeKey, user_type: str) -> Rows:
+        """Rows of the users of a type who engaged with an entity, ascending, by the full lists of the users."""
+        found = [np.empty(0, np.int64)]
+        for edge_type in self._engagement.get(entity.type, ()):
+            if edge_type.node_type != user_type:
+                continue
+            users = self._users_by_entity(edge_type)
+            if users is not None:
+                found.append(users.indices[users.row(entity.row)].astype(np.int64))
+            else:
+                csr = self._bundle.neighbours(edge_type)
+                places = np.flatnonzero(csr.indices == entity.row)
+                found.append(np.searchsorted(csr.indptr, places, side="right") - 1)
+        return np.unique(np.concatenate(found))
 
     def engagement_name(self, entity_type: str) -> str | None:
         """Name of the first engagement relation that reaches a type."""

@@ -23,7 +23,7 @@ _QUERIES = 1000
 
 
 def build_indexes(writer: BundleWriter, settings: PublishSettings, *, progress: Progress | None = None) -> None:
-    """Build an index for every entity type of every space, and write it and what it reached into the bundle.
+    """Build an index for every entity and user type of every space, and write it and what it reached into the bundle.
 
     Call it after the vectors are written and ``manifest.spaces`` is filled, before ``commit``. A type with few vectors,
     or where ScaNN cannot run or does not reach ``settings.recall_target``, gets exact search, with the reason.
@@ -34,7 +34,7 @@ def build_indexes(writer: BundleWriter, settings: PublishSettings, *, progress: 
         (space, node_type)
         for space in writer.manifest.spaces
         for node_type in space.node_types
-        if roles[node_type] == "entity"
+        if roles[node_type] in ("entity", "user")
     ]
     with progress.task("index", total=len(todo), unit="indexes") as task:
         for space in writer.manifest.spaces:
@@ -110,9 +110,12 @@ def open_index(bundle: Bundle, space: str, index: bundle_pb2.IndexManifest) -> V
 
 
 def _asking_types(space: bundle_pb2.SpaceManifest, node_type: str, roles: dict[str, str]) -> str | None:
-    """The type whose vectors are the queries: the users of the space, else (None) the searched entities themselves."""
-    users = [name for name in space.node_types if roles[name] == "user"]
-    return users[0] if users else None
+    """The type whose vectors are the queries: users ask for entities and entities for users, where the space has both.
+
+    None: the searched nodes themselves.
+    """
+    other = "entity" if roles[node_type] == "user" else "user"
+    return next((name for name in space.node_types if roles[name] == other), None)
 
 
 def _load(folder: Path, space: bundle_pb2.SpaceManifest, node_type: str) -> Vectors:

@@ -62,16 +62,22 @@ def vector(model: ServedModel, given: types_pb2.Vector, space: str, field: str) 
     return np.asarray(unit_rows(scaled[None])[0])
 
 
-def left_out(model: ServedModel, refs: Sequence[types_pb2.NodeRef], target_type: str) -> set[int]:
-    """Rows of the target type that ``exclude`` names; other types and unknown ids are passed over."""
+def left_out(
+    model: ServedModel, refs: Sequence[types_pb2.NodeRef], target_type: str, role: NodeRole = NodeRole.ENTITY
+) -> set[int]:
+    """Rows of the target type that ``exclude`` names, by default entities; other types and unknown ids are passed over.
+
+    ``role`` is that of what may be named.
+    """
     if len(refs) > MOST_EXCLUDED:
-        raise InvalidField("exclude", f"{len(refs)} entities, send at most {MOST_EXCLUDED}")
+        what = "users" if role is NodeRole.USER else "entities"
+        raise InvalidField("exclude", f"{len(refs)} {what}, send at most {MOST_EXCLUDED}")
     rows: set[int] = set()
     for number, ref in enumerate(refs):
         field = f"exclude[{number}]"
         if not ref.id:
             raise InvalidField(f"{field}.id", "is empty")
-        if model.catalogue.type_named(ref.type, f"{field}.type", NodeRole.ENTITY) == target_type:
+        if model.catalogue.type_named(ref.type, f"{field}.type", role) == target_type:
             row = model.bundle.row(target_type, ref.id)
             if row is not None:
                 rows.add(row)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import numpy as np
 
@@ -17,7 +19,7 @@ from server.description import Description
 from server.errors import InvalidField, NodeNotFound, NodeWithoutVector
 from server.explanation import UserProfile
 from server.model import SIMILAR, USER, ServedModel
-from server.vector_index import Found, Vectors, scores_of, unit_rows
+from server.vector_index import Found, Rows, Vectors, scores_of, unit_rows
 
 MOST_ITEMS = 100
 """Items of one EmbedEntities."""
@@ -26,8 +28,30 @@ DEFAULT_EXPLAINED = 5
 MOST_NAMED = 100
 """Nodes of one name that GetEntity answers at most."""
 
-SearchResponse = pb.SearchSimilarEntitiesResponse | pb.RetrieveEntitiesForUserResponse
+SearchResponse = (
+    pb.SearchSimilarEntitiesResponse | pb.RetrieveEntitiesForUserResponse | pb.RetrieveUsersForEntityResponse
+)
+R = TypeVar("R")
 Reasons = Callable[[NodeKey], list[types_pb2.Reason]]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Prepared(Generic[R]):
+    """A search whose request was read and found right: all but the search itself."""
+
+    space: str
+    target: str
+    k: int
+    vector: Vectors | None
+    """``[dimension]``; None: the most engaged entities instead."""
+    exclude: Rows
+    finish: Callable[[Found], R]
+    """The response with what was found."""
+
+    @property
+    def group(self) -> tuple[str, str, int, bool]:
+        """Searches of the same group can be asked together."""
+        return self.space, self.target, self.k, self.vector is None
 
 
 class Retrieval:
@@ -40,6 +64,57 @@ class Retrieval:
     def search_similar_entities(
         self, request: pb.SearchSimilarEntitiesRequest, deadline: Deadline
     ) -> pb.SearchSimilarEntitiesResponse:
+        return self._answer(self.prepare_similar(request, deadline), deadline)
+
+    def retrieve_entities_for_user(
+        self, request: pb.RetrieveEntitiesForUserRequest, deadline: Deadline
+    ) -> pb.RetrieveEntitiesForUserResponse:
+        return self._answer(self.prepare_for_user(request, deadline), deadline)
+
+    def retrieve_users_for_entity(
+        self, request: pb.RetrieveUsersForEntityRequest, deadline: Deadline
+    ) -> pb.RetrieveUsersForEntityResponse:
+        k = queries.top_k(request.top_k, self._settings.max_top_k)
+        catalogue = self.model.catalogue
+        target = catalogue.type_named(request.target_type, "target_type", NodeRole.USER)
+        exclude = queries.as_rows(queries.left_out(self.model, request.exclude, target, NodeRole.USER))
+        match request.WhichOneof("query"):
+            case "entity":
+                entity = catalogue.resolve(request.entity, "entity", NodeRole.ENTITY)
+                vector = self._stored(entity, USER, "entity")
+                if not request.include_engaged:
+                    engaged = self.model.explainer.neighbourhoods.engaged_with(entity, target)
+                    exclude = np.union1d(exclude, engaged)
+            case "vector":
+                vector = queries.vector(self.model, request.vector, USER, "vector")
+            case _:
+                raise InvalidField("query", "is not set", hint="Give an entity or a vector.")
+
+        def finish(found: Found) -> pb.RetrieveUsersForEntityResponse:
+            response = pb.RetrieveUsersForEntityResponse()
+            self._results(response, target, found, None, deadline)
+            self._info(response.info, found, k, deadline)
+            return response
+
+        return self._answer(self._prepared(USER, target, vector, k, exclude, finish), deadline)
+
+    def find(self, prepared: Sequence[Prepared[R]], deadline: Deadline) -> list[Found]:
+        """What searches of one group find, by one call of their index."""
+        first = prepared[0]
+        deadline.check("search")
+        vectors = [each.vector for each in prepared if each.vector is not None]
+        if not vectors:
+            return [self._popular(each.target, each.k, set(each.exclude.tolist())) for each in prepared]
+        # Given for each, also where nothing is left out: ScaNN's own batches choose other candidates at the margin than
+        # its single searches, and an item of a batch must answer what its call alone answers.
+        excludes = [each.exclude for each in prepared]
+        index = self.model.index(first.space, first.target, "target_type")
+        return index.search(np.stack(vectors), first.k, excludes)
+
+    def prepare_similar(
+        self, request: pb.SearchSimilarEntitiesRequest, deadline: Deadline
+    ) -> Prepared[pb.SearchSimilarEntitiesResponse]:
+        """Read a SearchSimilarEntities."""
         k = queries.top_k(request.top_k, self._settings.max_top_k)
         most = queries.reasons(request.reasons)
         own: NodeKey | None = None
@@ -69,15 +144,20 @@ class Retrieval:
         exclude = queries.left_out(self.model, request.exclude, target)
         if own is not None and own.type == target:
             exclude.add(own.row)
-        found = self._search(SIMILAR, target, vector, k, exclude, deadline)
-        response = pb.SearchSimilarEntitiesResponse()
-        self._results(response, target, found, reasons if most else None, deadline)
-        self._info(response.info, found, k, deadline)
-        return response
+        explain = reasons if most else None
 
-    def retrieve_entities_for_user(
+        def finish(found: Found) -> pb.SearchSimilarEntitiesResponse:
+            response = pb.SearchSimilarEntitiesResponse()
+            self._results(response, target, found, explain, deadline)
+            self._info(response.info, found, k, deadline)
+            return response
+
+        return self._prepared(SIMILAR, target, vector, k, queries.as_rows(exclude), finish)
+
+    def prepare_for_user(
         self, request: pb.RetrieveEntitiesForUserRequest, deadline: Deadline
-    ) -> pb.RetrieveEntitiesForUserResponse:
+    ) -> Prepared[pb.RetrieveEntitiesForUserResponse]:
+        """Read a RetrieveEntitiesForUser."""
         k = queries.top_k(request.top_k, self._settings.max_top_k)
         most = queries.reasons(request.reasons)
         target = self.model.catalogue.type_named(request.target_type, "target_type", NodeRole.ENTITY)
@@ -109,24 +189,23 @@ class Retrieval:
         if not request.include_engaged:
             exclude |= {key.row for _, key in engaged if key.type == target}
         fallback = vector is None
-        found = (
-            self._popular(target, k, exclude)
-            if vector is None
-            else self._search(USER, target, vector, k, exclude, deadline)
-        )
-        response = pb.RetrieveEntitiesForUserResponse()
-        reasons: Reasons | None = None
-        if most and engaged:
-            profile = UserProfile(self.model.explainer.neighbourhoods, engaged)
 
-            def reasons(result: NodeKey) -> list[types_pb2.Reason]:
-                return self.model.explainer.for_user(profile, result, most)
+        def finish(found: Found) -> pb.RetrieveEntitiesForUserResponse:
+            response = pb.RetrieveEntitiesForUserResponse()
+            reasons: Reasons | None = None
+            if most and engaged:
+                profile = UserProfile(self.model.explainer.neighbourhoods, engaged)
 
-        self._results(response, target, found, reasons, deadline)
-        if fallback:
-            response.info.fallback = types_pb2.FALLBACK_POPULAR
-        self._info(response.info, found, k, deadline)
-        return response
+                def reasons(result: NodeKey) -> list[types_pb2.Reason]:
+                    return self.model.explainer.for_user(profile, result, most)
+
+            self._results(response, target, found, reasons, deadline)
+            if fallback:
+                response.info.fallback = types_pb2.FALLBACK_POPULAR
+            self._info(response.info, found, k, deadline)
+            return response
+
+        return self._prepared(USER, target, vector, k, queries.as_rows(exclude), finish)
 
     def embed_entities(self, request: pb.EmbedEntitiesRequest, deadline: Deadline) -> pb.EmbedEntitiesResponse:
         if not 1 <= len(request.items) <= MOST_ITEMS:
@@ -202,6 +281,15 @@ class Retrieval:
         self._info(response.info, None, 0, deadline)
         return response
 
+    def describe_batch(
+        self, info: types_pb2.ResponseInfo, items: Sequence[types_pb2.ResponseInfo], deadline: Deadline
+    ) -> None:
+        """Fill the ``info`` of a batch from those of its items (an empty one where an item failed)."""
+        answered = [each for each in items if each.bundle_version]
+        info.exact = bool(answered) and all(each.exact for each in answered)
+        info.candidates_scored = sum(each.candidates_scored for each in answered)
+        self._info(info, None, 0, deadline)
+
     def _stored(self, key: NodeKey, space: str, field: str) -> Vectors:
         vector = self.model.vector(space, key.type, key.row, field)
         if vector is None:
@@ -228,10 +316,16 @@ class Retrieval:
             raise InvalidField(field, "gives a vector that is not finite", hint="A number in it is too large.")
         return unit_rows(vector[None])[0] if self.model.metric_is_cosine(space) else vector
 
-    def _search(self, space: str, target: str, vector: Vectors, k: int, exclude: set[int], deadline: Deadline) -> Found:
-        index = self.model.index(space, target, "target_type")
-        deadline.check("search")
-        return index.search(vector[None], k, [queries.as_rows(exclude)] if exclude else None)[0]
+    def _prepared(
+        self, space: str, target: str, vector: Vectors | None, k: int, exclude: Rows, finish: Callable[[Found], R]
+    ) -> Prepared[R]:
+        if vector is not None:
+            # Whether there is such an index is a question to the request too.
+            self.model.index(space, target, "target_type")
+        return Prepared(space=space, target=target, k=k, vector=vector, exclude=exclude, finish=finish)
+
+    def _answer(self, prepared: Prepared[R], deadline: Deadline) -> R:
+        return prepared.finish(self.find([prepared], deadline)[0])
 
     def _popular(self, target: str, k: int, exclude: set[int]) -> Found:
         order = self.model.popular(target)
@@ -244,7 +338,7 @@ class Retrieval:
         self, response: SearchResponse, target: str, found: Found, reasons: Reasons | None, deadline: Deadline
     ) -> None:
         keys = [NodeKey(target, row) for row in found.rows.tolist()]
-        # Both search responses hold their results in the same field.
+        # All search responses hold their results in the same field.
         response.MergeFromString(b"".join(map(self.model.catalogue.result, keys)))
         for key, result, score in zip(keys, response.results, found.scores.tolist(), strict=True):
             result.score = score

@@ -4,40 +4,18 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import dataclass, field
 from importlib import metadata
 from typing import Any
 
-from graph_store.settings import ServingSettings
+from google.rpc import status_pb2
+
 from kithkin.v1 import model_service_pb2, model_service_pb2_grpc, retrieval_service_pb2_grpc
 from kithkin.v1 import retrieval_service_pb2 as pb
-from server.errors import NoBundle
-from server.guard import current_deadline
+from server.administration import Administration
+from server.batches import answer_each
+from server.guard import current_deadline, current_origin
 from server.model import ServedModel
-from server.retrieval import Retrieval
-
-
-@dataclass(kw_only=True)
-class State:
-    """What one worker serves."""
-
-    settings: ServingSettings
-    retrieval: Retrieval | None = None
-    """None: no bundle yet."""
-    refused_bundle: str = ""
-    """Why the newest bundle was refused."""
-    started: float = field(default_factory=time.monotonic)
-
-    def take(self, model: ServedModel) -> None:
-        """Answer from this bundle from now on; calls that run keep the one they began with."""
-        self.retrieval = Retrieval(model, self.settings)
-
-    def serving(self) -> Retrieval:
-        """The loaded bundle's calls. Raises NoBundle."""
-        if self.retrieval is None:
-            why = f": {self.refused_bundle}" if self.refused_bundle else ""
-            raise NoBundle(f"no bundle is loaded yet{why}", hint="Publish one (`kithkin build`), then try again.")
-        return self.retrieval
+from server.state import State
 
 
 class RetrievalServicer(retrieval_service_pb2_grpc.RetrievalServiceServicer):
@@ -56,6 +34,44 @@ class RetrievalServicer(retrieval_service_pb2_grpc.RetrievalServiceServicer):
     ) -> pb.RetrieveEntitiesForUserResponse:
         return self._state.serving().retrieve_entities_for_user(request, current_deadline.get())
 
+    async def BatchSearchSimilarEntities(  # noqa: N802
+        self, request: pb.BatchSearchSimilarEntitiesRequest, context: Any
+    ) -> pb.BatchSearchSimilarEntitiesResponse:
+        # Taken once: the bundle may change while the batch is answered.
+        retrieval, deadline = self._state.serving(), current_deadline.get()
+        outcomes = await answer_each(
+            retrieval, request.requests, retrieval.prepare_similar, deadline, current_origin.get()
+        )
+        batch = pb.BatchSearchSimilarEntitiesResponse()
+        for outcome in outcomes:
+            if isinstance(outcome, status_pb2.Status):
+                batch.items.add(error=outcome)
+            else:
+                batch.items.add(response=outcome)
+        retrieval.describe_batch(batch.info, [item.response.info for item in batch.items], deadline)
+        return batch
+
+    async def BatchRetrieveEntitiesForUser(  # noqa: N802
+        self, request: pb.BatchRetrieveEntitiesForUserRequest, context: Any
+    ) -> pb.BatchRetrieveEntitiesForUserResponse:
+        retrieval, deadline = self._state.serving(), current_deadline.get()
+        outcomes = await answer_each(
+            retrieval, request.requests, retrieval.prepare_for_user, deadline, current_origin.get()
+        )
+        batch = pb.BatchRetrieveEntitiesForUserResponse()
+        for outcome in outcomes:
+            if isinstance(outcome, status_pb2.Status):
+                batch.items.add(error=outcome)
+            else:
+                batch.items.add(response=outcome)
+        retrieval.describe_batch(batch.info, [item.response.info for item in batch.items], deadline)
+        return batch
+
+    async def RetrieveUsersForEntity(  # noqa: N802
+        self, request: pb.RetrieveUsersForEntityRequest, context: Any
+    ) -> pb.RetrieveUsersForEntityResponse:
+        return self._state.serving().retrieve_users_for_entity(request, current_deadline.get())
+
     async def EmbedEntities(  # noqa: N802
         self, request: pb.EmbedEntitiesRequest, context: Any
     ) -> pb.EmbedEntitiesResponse:
@@ -71,10 +87,26 @@ class RetrievalServicer(retrieval_service_pb2_grpc.RetrievalServiceServicer):
 
 
 class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
-    """Tells operators what is loaded; answers without a bundle too."""
+    """Tells operators what is loaded, and changes it; answers without a bundle too."""
 
     def __init__(self, state: State) -> None:
         self._state = state
+        self._administration = Administration(state)
+
+    async def ListBundles(  # noqa: N802
+        self, request: model_service_pb2.ListBundlesRequest, context: Any
+    ) -> model_service_pb2.ListBundlesResponse:
+        return await self._administration.list_bundles(request)
+
+    async def ActivateBundle(  # noqa: N802
+        self, request: model_service_pb2.ActivateBundleRequest, context: Any
+    ) -> model_service_pb2.ActivateBundleResponse:
+        return await self._administration.activate(request.version, current_deadline.get())
+
+    async def RollbackBundle(  # noqa: N802
+        self, request: model_service_pb2.RollbackBundleRequest, context: Any
+    ) -> model_service_pb2.RollbackBundleResponse:
+        return await self._administration.roll_back(current_deadline.get())
 
     async def GetStatus(  # noqa: N802
         self, request: model_service_pb2.GetStatusRequest, context: Any

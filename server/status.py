@@ -35,6 +35,11 @@ STATUS: dict[type[errors.CallError], tuple[grpc.StatusCode, types_pb2.ErrorReaso
     errors.DeadlinePassed: (grpc.StatusCode.DEADLINE_EXCEEDED, types_pb2.DEADLINE),
     errors.MessageTooLarge: (grpc.StatusCode.RESOURCE_EXHAUSTED, types_pb2.MESSAGE_TOO_LARGE),
     errors.InternalError: (grpc.StatusCode.INTERNAL, types_pb2.INTERNAL_ERROR),
+    errors.NoSuchBundle: (grpc.StatusCode.NOT_FOUND, types_pb2.BUNDLE_NOT_FOUND),
+    errors.BundleRefused: (grpc.StatusCode.FAILED_PRECONDITION, types_pb2.BUNDLE_REFUSED),
+    errors.NoPreviousBundle: (grpc.StatusCode.FAILED_PRECONDITION, types_pb2.NO_PREVIOUS_BUNDLE),
+    errors.BundlesNotManaged: (grpc.StatusCode.FAILED_PRECONDITION, types_pb2.BUNDLES_NOT_MANAGED),
+    errors.ActivationOvertaken: (grpc.StatusCode.ABORTED, types_pb2.ACTIVATION_OVERTAKEN),
 }
 
 
@@ -64,6 +69,14 @@ def status_of(error: errors.CallError, request_id: str) -> status_pb2.Status:
             )
         )
         info.metadata["field"] = short(error.field, _LONGEST_NAME)
+    if isinstance(error, errors.NoSuchBundle):
+        details.append(
+            error_details_pb2.ResourceInfo(
+                resource_type="Bundle",
+                resource_name=short(error.version, _LONGEST_NAME),
+                description=short(error.message),
+            )
+        )
     for kind, seconds in RETRY_AFTER_S.items():
         if isinstance(error, kind):
             delay = duration_pb2.Duration()

@@ -28,7 +28,7 @@ from server import log
 
 if TYPE_CHECKING:
     from server.model import ServedModel
-    from server.services import State
+    from server.state import State
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,11 +68,12 @@ def main() -> int:
     log.set_up(json_lines=order.json_log, level=order.log_level)
     # Ctrl-C reaches the whole process group; the supervisor hears it and tells us.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    from model_store.bundle_store import BundleStore
     from server.errors import StartError
-    from server.services import State
+    from server.state import State
 
     settings = ServingSettings.model_validate(order.settings)
-    state = State(settings=settings, refused_bundle=order.refused_bundle)
+    state = State(settings=settings, store=BundleStore(Path(order.root)), refused_bundle=order.refused_bundle)
     if order.version is not None:
         model = _load(order, order.version)
         if model is None:
@@ -128,7 +129,7 @@ async def _serve(order: Order, state: State) -> None:
             while line := await orders.readline():
                 told = json.loads(line)
                 if "refused_bundle" in told:
-                    state.refused_bundle = told["refused_bundle"]
+                    state.refuse(told["refused_bundle"])
                 if "load" in told:
                     model = await asyncio.to_thread(_load, order, told["load"])
                     if model is not None:

@@ -35,7 +35,11 @@ if TYPE_CHECKING:
     from kithkin.queries import Event as Event
     from kithkin.queries import Link as Link
     from kithkin.queries import Tls as Tls
+    from kithkin.types import Activation as Activation
+    from kithkin.types import Batch as Batch
+    from kithkin.types import Bundles as Bundles
     from kithkin.types import BundleStatus as BundleStatus
+    from kithkin.types import BundleSummary as BundleSummary
     from kithkin.types import Explanation as Explanation
     from kithkin.types import IndexStatus as IndexStatus
     from kithkin.types import Node as Node
@@ -71,7 +75,11 @@ _MODULES = {
     ),
     "queries": ("Described", "Event", "Link", "Tls"),
     "types": (
+        "Activation",
+        "Batch",
         "BundleStatus",
+        "BundleSummary",
+        "Bundles",
         "Explanation",
         "IndexStatus",
         "Node",

@@ -7,8 +7,14 @@ from typing import cast
 
 from grpc_health.v1 import health_pb2
 
+from kithkin._translation import from_status
+from kithkin.errors import KithkinError
 from kithkin.types import (
+    Activation,
+    Batch,
+    Bundles,
     BundleStatus,
+    BundleSummary,
     Explanation,
     Fallback,
     Health,
@@ -36,10 +42,30 @@ _METRICS: dict[int, Metric] = {model.COSINE: "cosine", model.INNER_PRODUCT: "inn
 
 
 def results(
-    response: retrieval.SearchSimilarEntitiesResponse | retrieval.RetrieveEntitiesForUserResponse, request_id: str
+    response: retrieval.SearchSimilarEntitiesResponse
+    | retrieval.RetrieveEntitiesForUserResponse
+    | retrieval.RetrieveUsersForEntityResponse,
+    request_id: str,
 ) -> Results:
-    """Answer of `SearchSimilarEntities` and `RetrieveEntitiesForUser`."""
+    """Answer of the searches."""
     return Results(tuple(_scored(item) for item in response.results), _info(response.info, request_id))
+
+
+def batch(
+    response: retrieval.BatchSearchSimilarEntitiesResponse | retrieval.BatchRetrieveEntitiesForUserResponse,
+    request_id: str,
+) -> Batch:
+    """Answer of the batches."""
+    outcomes: list[Results | KithkinError] = []
+    for item in response.items:
+        match item.WhichOneof("outcome"):
+            case "response":
+                outcomes.append(results(item.response, request_id))
+            case "error":
+                outcomes.append(from_status(item.error, request_id))
+            case _:
+                raise ValueError("an item has neither a response nor an error")
+    return Batch(tuple(outcomes), _info(response.info, request_id))
 
 
 def vectors(response: retrieval.EmbedEntitiesResponse, request_id: str) -> Vectors:
@@ -80,6 +106,30 @@ def status(response: model.GetStatusResponse, request_id: str) -> Status:
         worker_pid=response.worker_pid,
         refused_bundle=response.refused_bundle,
     )
+
+
+def bundles(response: model.ListBundlesResponse, request_id: str) -> Bundles:
+    """Answer of `ListBundles`."""
+    return Bundles(
+        tuple(
+            BundleSummary(
+                version=item.version,
+                published_at=item.published_at.ToDatetime(UTC) if item.HasField("published_at") else None,
+                snapshot_hash=item.snapshot_hash,
+                nodes=dict(sorted(item.nodes.items())),
+                active=item.active,
+                serving=item.serving,
+                problem=item.problem,
+            )
+            for item in response.bundles
+        ),
+        response.next_page_token,
+    )
+
+
+def activation(response: model.ActivateBundleResponse | model.RollbackBundleResponse, request_id: str) -> Activation:
+    """Answer of `ActivateBundle` and `RollbackBundle`."""
+    return Activation(response.version, response.previous_version)
 
 
 def health(response: health_pb2.HealthCheckResponse, request_id: str) -> Health:

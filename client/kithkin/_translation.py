@@ -22,6 +22,7 @@ from kithkin.errors import (
 REQUEST_ID = "x-request-id"
 _DETAILS = "grpc-status-details-bin"
 _DOMAIN = "kithkin"
+_CODES: dict[int, str] = {code.value[0]: code.name for code in grpc.StatusCode}
 
 
 @contextmanager
@@ -38,8 +39,18 @@ def from_rpc_error(error: Any, target: str, request_id: str) -> KithkinError:
     code = error.code() or grpc.StatusCode.UNKNOWN
     trailers = list(error.trailing_metadata() or ())
     echoed = next((value for key, value in trailers if key == REQUEST_ID), request_id)
+    return _error(code.name, error.details() or "", _details(trailers), target, str(echoed))
+
+
+def from_status(status: status_pb2.Status, request_id: str) -> KithkinError:
+    """The error for one item of a batch."""
+    code = _CODES.get(status.code, "UNKNOWN")
+    return _error(code, status.message, _unpacked(status), "the server", request_id)
+
+
+def _error(code: str, message: str, details: Iterator[Message], target: str, request_id: str) -> KithkinError:
     fields: dict[str, Any] = {}
-    for detail in _details(trailers):
+    for detail in details:
         if isinstance(detail, error_details_pb2.ErrorInfo):
             fields["details"] = dict(detail.metadata)
             # A proxy's reasons are not ours, even where the words are the same.
@@ -51,13 +62,10 @@ def from_rpc_error(error: Any, target: str, request_id: str) -> KithkinError:
             fields["resource_name"] = detail.resource_name
         elif isinstance(detail, error_details_pb2.RetryInfo):
             fields["retry_after"] = detail.retry_delay.ToTimedelta().total_seconds()
-    message = error.details() or ""
     hint = HINT_OF_REASON.get(fields.get("reason", ""))
     if hint is None:
-        hint = _hint(code.name, message).format(target=target)
-    return ERROR_OF_STATUS.get(code.name, KithkinError)(
-        message, code=code.name, hint=hint, request_id=str(echoed), **fields
-    )
+        hint = _hint(code, message).format(target=target)
+    return ERROR_OF_STATUS.get(code, KithkinError)(message, code=code, hint=hint, request_id=request_id, **fields)
 
 
 def _hint(code: str, message: str) -> str:
@@ -79,18 +87,22 @@ def _details(trailers: list[tuple[str, str | bytes]]) -> Iterator[Message]:
             status = status_pb2.Status.FromString(value if isinstance(value, bytes) else value.encode())
         except DecodeError:
             continue
-        for detail in status.details:
-            for kind in (
-                error_details_pb2.ErrorInfo,
-                error_details_pb2.BadRequest,
-                error_details_pb2.ResourceInfo,
-                error_details_pb2.RetryInfo,
-            ):
-                if detail.Is(kind.DESCRIPTOR):
-                    message = kind()
-                    try:
-                        detail.Unpack(message)
-                    except DecodeError:
-                        break
-                    yield message
+        yield from _unpacked(status)
+
+
+def _unpacked(status: status_pb2.Status) -> Iterator[Message]:
+    for detail in status.details:
+        for kind in (
+            error_details_pb2.ErrorInfo,
+            error_details_pb2.BadRequest,
+            error_details_pb2.ResourceInfo,
+            error_details_pb2.RetryInfo,
+        ):
+            if detail.Is(kind.DESCRIPTOR):
+                message = kind()
+                try:
+                    detail.Unpack(message)
+                except DecodeError:
                     break
+                yield message
+                break

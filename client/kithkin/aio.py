@@ -38,11 +38,17 @@ class AsyncClient:
 
     similar = _awaited(_calls.similar)
     recommend = _awaited(_calls.recommend)
+    similar_batch = _awaited(_calls.similar_batch)
+    recommend_batch = _awaited(_calls.recommend_batch)
+    users_for = _awaited(_calls.users_for)
     embed = _awaited(_calls.embed)
     explain = _awaited(_calls.explain)
     get = _awaited(_calls.get)
     find = _awaited(_calls.find)
     status = _awaited(_calls.status)
+    bundles = _awaited(_calls.bundles)
+    activate = _awaited(_calls.activate)
+    rollback = _awaited(_calls.rollback)
     health = _awaited(_calls.health)
 
     def __init__(
@@ -99,7 +105,7 @@ class AsyncClient:
                     payload = await method(call.request, timeout=tries.remaining(), metadata=metadata)
                 return call.answer(payload, request_id)
             except KithkinError as error:
-                wait = tries.wait_after(error)
+                wait = None if call.once else tries.wait_after(error)
                 if wait is None:
                     raise
             await asyncio.sleep(wait)

@@ -50,11 +50,17 @@ class Client:
 
     similar = _blocking(_calls.similar)
     recommend = _blocking(_calls.recommend)
+    similar_batch = _blocking(_calls.similar_batch)
+    recommend_batch = _blocking(_calls.recommend_batch)
+    users_for = _blocking(_calls.users_for)
     embed = _blocking(_calls.embed)
     explain = _blocking(_calls.explain)
     get = _blocking(_calls.get)
     find = _blocking(_calls.find)
     status = _blocking(_calls.status)
+    bundles = _blocking(_calls.bundles)
+    activate = _blocking(_calls.activate)
+    rollback = _blocking(_calls.rollback)
     health = _blocking(_calls.health)
 
     def __init__(
@@ -112,7 +118,7 @@ class Client:
                     payload = method(call.request, timeout=tries.remaining(), metadata=metadata)
                 return call.answer(payload, request_id)
             except KithkinError as error:
-                wait = tries.wait_after(error)
+                wait = None if call.once else tries.wait_after(error)
                 if wait is None:
                     raise
             time.sleep(wait)

@@ -155,6 +155,10 @@ ERROR_OF_STATUS: dict[str, type[KithkinError]] = {
 """The class for every gRPC status but OK."""
 
 HINT_OF_REASON: dict[str, str] = {
+    "ACTIVATION_OVERTAKEN": "client.status() tells which bundle serves.",
+    "BUNDLES_NOT_MANAGED": "",
+    "BUNDLE_NOT_FOUND": "client.bundles() lists the versions there are.",
+    "BUNDLE_REFUSED": "",
     "DEADLINE": "Give the call a longer timeout=..., or ask for less (top_k, reasons).",
     "INTERNAL_ERROR": "",
     "INVALID_FIELD": "",
@@ -164,6 +168,7 @@ HINT_OF_REASON: dict[str, str] = {
     "NOT_DECLARED": "",
     "NO_BUNDLE": "",
     "NO_SUCH_SPACE": "client.status() lists the spaces and the node types each of them holds.",
+    "NO_PREVIOUS_BUNDLE": "client.bundles() lists the versions there are, client.activate(version) takes any of them.",
     "OTHER_BUNDLE": "Vectors of client.embed(...) are good until the next bundle: embed again.",
     "SHUTTING_DOWN": "",
     "TOP_K_OUT_OF_RANGE": "",

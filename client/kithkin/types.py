@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 
+from kithkin.errors import KithkinError
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -173,6 +175,25 @@ class Results(Answer[ScoredEntity]):
 
 
 @dataclass(frozen=True, slots=True, repr=False)
+class Batch(Answer[Results | KithkinError]):
+    """The outcome of every item, in the order given: its `Results`, or the error that the call would have raised."""
+
+    @property
+    def errors(self) -> dict[int, KithkinError]:
+        """The errors by the place of their item."""
+        return {place: item for place, item in enumerate(self.items) if isinstance(item, KithkinError)}
+
+    def all(self) -> list[Results]:
+        """The results of every item; raises the first error where there is one."""
+        results = []
+        for item in self.items:
+            if isinstance(item, KithkinError):
+                raise item
+            results.append(item)
+        return results
+
+
+@dataclass(frozen=True, slots=True, repr=False)
 class Nodes(Answer[Node]):
     """Nodes of one name, the most engaged first."""
 
@@ -312,3 +333,51 @@ class Status:
     worker_pid: int
     refused_bundle: str
     """Why the newest bundle was refused while an older one serves; empty: none was."""
+
+
+@dataclass(frozen=True, slots=True)
+class BundleSummary:
+    """One bundle that the server could serve."""
+
+    version: str
+    published_at: datetime | None
+    snapshot_hash: str
+    nodes: Mapping[str, int] = field(hash=False)
+    """Nodes by type."""
+    active: bool
+    """What a server starts with."""
+    serving: bool
+    """The process that answered has it loaded."""
+    problem: str
+    """Why it cannot be opened; empty: it can."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bundles(Sequence[BundleSummary]):
+    """A page of bundles, newest first."""
+
+    items: tuple[BundleSummary, ...]
+    next_page_token: str
+    """For ``bundles(page_token=...)``; empty: this is the last page."""
+
+    @overload
+    def __getitem__(self, index: int) -> BundleSummary: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[BundleSummary, ...]: ...
+    def __getitem__(self, index: int | slice) -> BundleSummary | tuple[BundleSummary, ...]:
+        return self.items[index]
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __iter__(self) -> Iterator[BundleSummary]:
+        return iter(self.items)
+
+
+@dataclass(frozen=True, slots=True)
+class Activation:
+    """Which bundle serves now, and which was active before."""
+
+    version: str
+    previous_version: str
+    """Empty: none."""

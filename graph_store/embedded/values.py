@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
@@ -32,6 +33,9 @@ def plain_values(schema: GraphSchema, value: Any) -> Any:
         return value.replace(tzinfo=UTC)
     if isinstance(value, UUID):
         return str(value)
+    if isinstance(value, Decimal):
+        # Ladybug sums integers in 128 bits, which its client gives as decimals.
+        return int(value) if value == value.to_integral_value() else float(value)
     return value
 
 

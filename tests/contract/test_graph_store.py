@@ -418,6 +418,12 @@ def test_the_query_of_the_first_page(store: GraphStore) -> None:
     assert not result.truncated
 
 
+def test_a_sum_of_integers_is_an_integer(store: GraphStore) -> None:
+    result = store.query("UNWIND [1, 2, 3] AS n RETURN sum(n) AS total")
+    assert result.rows == ((6,),)
+    assert type(result.rows[0][0]) is int
+
+
 def test_a_query_stops_at_the_row_limit(store: GraphStore) -> None:
     cut = store.query("UNWIND range(1, 10) AS n RETURN n", limit=3)
     assert (cut.rows, cut.truncated) == (((1,), (2,), (3,)), True)

@@ -22,7 +22,8 @@ from server.errors import DeadlinePassed
 from server.guard import Guard
 from server.model import ServedModel
 from server.retrieval import Retrieval
-from server.services import RetrievalServicer, State
+from server.services import RetrievalServicer
+from server.state import State
 from tests.bundles import write_toy_bundle
 from tests.integration.test_server import refused
 

@@ -191,6 +191,22 @@ def test_a_server_through_its_life(served: Served) -> None:
     assert "SIGKILL" in served.log()
 
 
+def test_bundles_are_changed_by_calls(served: Served) -> None:
+    first, second = (write_toy_bundle(served.store, encoders=False) for _ in range(2))
+    served.store.activate(first)
+    eventually(lambda: served.status().bundle.version == first)
+    answer = served.asker.model.ActivateBundle(model_service_pb2.ActivateBundleRequest(version=second), timeout=30)
+    assert (answer.version, answer.previous_version) == (second, first)
+    assert served.status().bundle.version == second, "it answers when the bundle serves"
+    back = served.asker.model.RollbackBundle(model_service_pb2.RollbackBundleRequest(), timeout=30)
+    assert (back.version, back.previous_version) == (first, second)
+    assert served.status().bundle.version == first
+    listed = served.asker.model.ListBundles(model_service_pb2.ListBundlesRequest(), timeout=10).bundles
+    assert [(each.version, each.active, each.serving) for each in listed] == [
+        (second, False, False), (first, True, True),
+    ]  # fmt: skip
+
+
 def test_a_damaged_first_bundle_is_told(tmp_path: Path) -> None:
     store = BundleStore(tmp_path / "models")
     version = write_toy_bundle(store, encoders=False)

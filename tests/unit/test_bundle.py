@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from model_store import layout
 from model_store.bundle_store import BundleStore
 from model_store.csr import Csr, EdgeType
 from model_store.durable import sha256
-from model_store.errors import BundleCorrupt, BundleIncomplete, BundleNotFound, BundleVersionUnknown
+from model_store.errors import BundleCorrupt, BundleIncomplete, BundleNotFound, BundleVersionUnknown, NothingBefore
 from tests.bundles import ANGLES, CO_PLAYED, HAS_TAG, PLAYED, fill, write_toy_bundle
 
 
@@ -98,6 +99,42 @@ def test_versions_sort_by_publication_and_activate_moves_the_pointer(store: Bund
     with pytest.raises(BundleNotFound):
         store.open("../models")
     assert store.active() == first
+
+
+def test_roll_back_goes_down_what_was_activated(store: BundleStore) -> None:
+    assert store.previous() is None
+    with pytest.raises(NothingBefore, match="kithkin bundles"):
+        store.roll_back()
+    one, two, three = (write_toy_bundle(store, encoders=False) for _ in range(3))
+    for version in (one, two, two, three):
+        store.activate(version)
+    assert (store.roll_back(), store.active(), store.roll_back(), store.active()) == (two, two, one, one)
+    with pytest.raises(NothingBefore):
+        store.roll_back()
+    # What was rolled back from is not come back to.
+    store.activate(three)
+    assert (store.previous(), store.roll_back()) == (one, one)
+
+
+def test_the_history_is_only_added_to_and_survives_what_happens_to_it(store: BundleStore) -> None:
+    one, two, three = (write_toy_bundle(store, encoders=False) for _ in range(3))
+    # ACTIVE written by other hands, or by a release without a history.
+    (store.root / "ACTIVE").write_text(f"{one}\n")
+    store.activate(two)
+    history = store.root / "HISTORY"
+    before = history.read_text()
+    assert [line.split()[:2] for line in before.splitlines()] == [["activated", one], ["activated", two]]
+    store.roll_back()
+    assert history.read_text().startswith(before)
+    assert history.read_text().splitlines()[-1].startswith(f"rolled-back-to {one} 2")
+    # A line that a crash cut short, and ACTIVE moved without a line.
+    history.write_text(f"{history.read_text()}activated {two[:9]}\n")
+    (store.root / "ACTIVE").write_text(f"{three}\n")
+    assert store.previous() == one
+    # A bundle that is gone is passed over.
+    store.activate(two)
+    shutil.rmtree(store.root / three)
+    assert store.previous() == one
 
 
 def test_versions_sort_even_when_the_clock_goes_back(store: BundleStore) -> None:

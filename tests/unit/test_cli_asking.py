@@ -63,6 +63,33 @@ def test_a_user_and_an_entity_are_explained(
     assert answer["reasons"][0]["path"][0] in ({"type": "Artist", "id": "1"}, {"type": "Artist", "id": "10"})
 
 
+def test_bundles_are_listed_activated_and_rolled_back_without_a_server(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = project / "kithkin.toml"
+    file.write_text(f"{file.read_text()}\n[serving]\nport = 0\n")
+    store = BundleStore(project / ".kithkin" / "models")
+    (first,) = store.versions()
+    second = write_toy_bundle(store, encoders=False)
+    assert run(monkeypatch, "activate", second, "-p", str(project)) == 0
+    assert f"{second} is active" in capsys.readouterr().err
+    assert run(monkeypatch, "bundles", "-p", str(project), "--json") == 0
+    listed = json.loads(capsys.readouterr().out)
+    assert [(each["version"], each["active"], each["serving"]) for each in listed] == [
+        (second, True, False), (first, False, False),
+    ]  # fmt: skip
+    assert run(monkeypatch, "bundles", "-p", str(project)) == 0
+    assert "7 Artist" in capsys.readouterr().out
+    assert run(monkeypatch, "rollback", "-p", str(project)) == 0
+    assert store.active() == first
+    assert run(monkeypatch, "rollback", "-p", str(project)) == 6
+    assert run(monkeypatch, "activate", "20200101T000000.000000Z", "-p", str(project)) == 6
+    # Damaged, it is not even named.
+    (store.root / second / "manifest.json").write_text("{")
+    assert run(monkeypatch, "activate", second, "-p", str(project)) == 6
+    assert store.active() == first
+
+
 @pytest.mark.parametrize(
     ("arguments", "exit_code", "told"),
     [

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from google.protobuf import text_format
 from google.protobuf.message import Message
+from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2
 
 import kithkin
@@ -101,6 +102,31 @@ STATUS = text_format.Parse(
     }
     """,
     model.GetStatusResponse(),
+)
+
+
+BATCH_ITEMS = """
+    items { response { results { node { ref { type: "Movie" id: "3114" } } score: 0.75 } info { exact: true } } }
+    items { error { code: 5 message: "no Movie has the id '9'" } }
+    info { bundle_version: "b7" exact: true candidates_scored: 12 }
+    """
+SIMILAR_BATCH = text_format.Parse(BATCH_ITEMS, retrieval.BatchSearchSimilarEntitiesResponse())
+SIMILAR_BATCH.items[1].error.details.add().Pack(error_info("NODE_NOT_FOUND", field="entity"))
+SIMILAR_BATCH.items[1].error.details.add().Pack(
+    error_details_pb2.ResourceInfo(resource_type="Movie", resource_name="9")
+)
+USER_BATCH = text_format.Parse(BATCH_ITEMS, retrieval.BatchRetrieveEntitiesForUserResponse())
+USERS = text_format.Parse(
+    'results { node { ref { type: "User" id: "u2" } } score: 2 } info { bundle_version: "b7" }',
+    retrieval.RetrieveUsersForEntityResponse(),
+)
+BUNDLES = text_format.Parse(
+    """
+    bundles { version: "b8" published_at { seconds: 1000000001 } problem: "manifest.json: is missing" }
+    bundles { version: "b7" snapshot_hash: "abc" active: true serving: true nodes { key: "Movie" value: 9742 } }
+    next_page_token: "YjY="
+    """,
+    model.ListBundlesResponse(),
 )
 
 
@@ -338,6 +364,135 @@ def test_get_and_find(server: FakeServer, client: Any) -> None:
     )
 
 
+def test_similar_batch(server: FakeServer, client: Any) -> None:
+    server.will("BatchSearchSimilarEntities", SIMILAR_BATCH)
+    batch = client.similar_batch(["1", {"entity": "9", "top_k": 3}], type="Movie", top_k=2, exclude=["7"])
+    assert sent(server, "BatchSearchSimilarEntities") == text_format.Parse(
+        """
+        requests { entity { type: "Movie" id: "1" } top_k: 2 exclude { type: "Movie" id: "7" } }
+        requests { entity { type: "Movie" id: "9" } top_k: 3 exclude { type: "Movie" id: "7" } }
+        """,
+        retrieval.BatchSearchSimilarEntitiesRequest(),
+    )
+    assert (len(batch), batch[0].ids, batch[0].info.exact) == (2, ["3114"], True)
+    error = batch[1]
+    assert isinstance(error, kithkin.NotFound)
+    assert (error.code, error.reason, error.details) == ("NOT_FOUND", "NODE_NOT_FOUND", {"field": "entity"})
+    assert (error.resource_type, error.resource_name) == ("Movie", "9")
+    assert (error.message, error.request_id) == ("no Movie has the id '9'", batch.info.request_id)
+    assert batch.errors == {1: error}
+    with pytest.raises(kithkin.NotFound) as raised:
+        batch.all()
+    assert raised.value is error
+    assert (batch.info.bundle_version, batch.info.candidates_scored) == ("b7", 12)
+    whole = kithkin.Batch(batch.items[:1], batch.info)
+    assert [results.ids for results in whole.all()] == [["3114"]]
+
+
+def test_similar_batch_takes_every_kind_of_query(server: FakeServer, client: Any) -> None:
+    server.will("BatchSearchSimilarEntities", SIMILAR_BATCH)
+    items = [
+        kithkin.Vector([0.5, 1], "similar", "b7"),
+        Described(type="Movie", properties={"year": 1999}),
+        {"vector": [1.0], "reasons": 2},
+        {"described": {"properties": {"year": 1998}}, "type": "Movie"},
+        Ref("Movie", "1"),
+    ]
+    client.similar_batch(iter(items))
+    requests = sent(server, "BatchSearchSimilarEntities").requests  # type: ignore[attr-defined]
+    assert [each.WhichOneof("query") for each in requests] == ["vector", "described", "vector", "described", "entity"]
+    assert (requests[0].vector.bundle_version, requests[2].reasons, requests[3].described.type) == ("b7", 2, "Movie")
+
+
+@pytest.mark.parametrize(
+    ("items", "error", "match"),
+    [
+        ([], ValueError, "items is empty"),
+        ("12", TypeError, "must be a list"),
+        (["1", {"entity": "1", "top_k": 0}], ValueError, r"items\[1\]: top_k must be at least 1"),
+        ([{"entity": "1", "vector": [1.0]}], TypeError, r"items\[0\]: .* exactly one"),
+        ([{"entity": "1", "timeout": 3}], TypeError, r"items\[0\]: .*timeout"),
+    ],
+)
+def test_a_wrong_batch_is_refused_before_it_is_sent(
+    client: Any, items: Any, error: type[Exception], match: str
+) -> None:
+    with pytest.raises(error, match=match):
+        client.similar_batch(items)
+
+
+def test_an_item_without_an_outcome_cannot_be_read(server: FakeServer, client: Any) -> None:
+    server.will(
+        "BatchSearchSimilarEntities", text_format.Parse("items { }", retrieval.BatchSearchSimilarEntitiesResponse())
+    )
+    with pytest.raises(kithkin.Internal, match="neither"):
+        client.similar_batch(["1"])
+
+
+def test_recommend_batch(server: FakeServer, client: Any) -> None:
+    server.will("BatchRetrieveEntitiesForUser", USER_BATCH)
+    batch = client.recommend_batch(["u1", {"events": ["1", "7"], "fallback": None}], top_k=2, fallback="popular")
+    assert sent(server, "BatchRetrieveEntitiesForUser") == text_format.Parse(
+        """
+        requests { user { id: "u1" } top_k: 2 fallback: FALLBACK_POPULAR }
+        requests { events { events { entity { id: "1" } } events { entity { id: "7" } } } top_k: 2 }
+        """,
+        retrieval.BatchRetrieveEntitiesForUserRequest(),
+    )
+    assert (batch[0].ids, type(batch[1])) == (["3114"], kithkin.NotFound)
+
+
+def test_users_for(server: FakeServer, client: Any) -> None:
+    server.will("RetrieveUsersForEntity", USERS)
+    results = client.users_for("1", type="Movie", top_k=5, target_type="User", exclude=["u9"], include_engaged=True)
+    assert sent(server, "RetrieveUsersForEntity") == text_format.Parse(
+        """
+        entity { type: "Movie" id: "1" } top_k: 5 target_type: "User" include_engaged: true
+        exclude { type: "User" id: "u9" }
+        """,
+        retrieval.RetrieveUsersForEntityRequest(),
+    )
+    assert [(item.ref, item.score) for item in results] == [(Ref("User", "u2"), 2.0)]
+    client.users_for(vector=[1.0, 0.0])
+    assert sent(server, "RetrieveUsersForEntity") == text_format.Parse(
+        "vector { values: [1, 0] } top_k: 10", retrieval.RetrieveUsersForEntityRequest()
+    )
+    with pytest.raises(TypeError, match="exactly one"):
+        client.users_for()
+
+
+def test_bundles(server: FakeServer, client: Any) -> None:
+    server.will("ListBundles", BUNDLES)
+    page = client.bundles(page_size=2, page_token="YjY=")
+    assert sent(server, "ListBundles") == model.ListBundlesRequest(page_size=2, page_token="YjY=")
+    assert ([each.version for each in page], page.next_page_token) == (["b8", "b7"], "YjY=")
+    assert (page[0].problem, page[0].published_at) == (
+        "manifest.json: is missing", datetime.fromtimestamp(1_000_000_001, UTC),
+    )  # fmt: skip
+    assert page[1] == kithkin.BundleSummary("b7", None, "abc", {"Movie": 9742}, True, True, "")
+
+
+def test_activate_and_rollback(server: FakeServer, client: Any) -> None:
+    server.will("ActivateBundle", model.ActivateBundleResponse(version="b8", previous_version="b7"))
+    server.will("RollbackBundle", model.RollbackBundleResponse(version="b7", previous_version="b8"))
+    assert client.activate("b8", timeout=60) == kithkin.Activation("b8", "b7")
+    assert sent(server, "ActivateBundle") == model.ActivateBundleRequest(version="b8")
+    assert client.rollback() == kithkin.Activation("b7", "b8")
+    with pytest.raises(ValueError, match="version is empty"):
+        client.activate("")
+
+
+def test_a_rollback_is_never_tried_again(server: FakeServer, client: Any) -> None:
+    # Its answer may be lost after it was done; a second one would go further back.
+    unavailable = Failure(code=grpc.StatusCode.UNAVAILABLE)
+    server.will("RollbackBundle", unavailable, model.RollbackBundleResponse(version="b6"))
+    with pytest.raises(kithkin.Unavailable):
+        client.rollback()
+    assert len(server.received["RollbackBundle"]) == 1
+    server.will("ActivateBundle", unavailable, model.ActivateBundleResponse(version="b8"))
+    assert client.activate("b8").version == "b8"
+
+
 def test_status(server: FakeServer, client: Any) -> None:
     server.will("GetStatus", STATUS, model.GetStatusResponse(server_version="0.1.0"))
     status = client.status()
@@ -385,6 +540,12 @@ SCENARIOS: list[tuple[str, str, Any, tuple[Any, ...], dict[str, Any]]] = [
     ("SearchSimilarEntities", "similar", SIMILAR, ("1",), {"reasons": 2}),
     ("SearchSimilarEntities", "similar", SIMILAR, (), {"vector": [1.0, 2.0]}),
     ("RetrieveEntitiesForUser", "recommend", USER, ("42",), {}),
+    ("BatchSearchSimilarEntities", "similar_batch", type(SIMILAR_BATCH)(items=SIMILAR_BATCH.items[:1]), (["1"],), {}),
+    ("BatchRetrieveEntitiesForUser", "recommend_batch", type(USER_BATCH)(items=USER_BATCH.items[:1]), (["u1"],), {}),
+    ("RetrieveUsersForEntity", "users_for", USERS, ("1",), {}),
+    ("ListBundles", "bundles", BUNDLES, (), {}),
+    ("ActivateBundle", "activate", model.ActivateBundleResponse(version="b8"), ("b8",), {}),
+    ("RollbackBundle", "rollback", model.RollbackBundleResponse(version="b8"), (), {}),
     ("EmbedEntities", "embed", EMBED, (["1", "2"],), {}),
     ("ExplainSimilarity", "explain", EXPLAIN, ("1", "2"), {}),
     ("GetEntity", "get", NODE, ("154",), {}),
@@ -435,7 +596,8 @@ def test_both_clients_have_the_same_methods_and_signatures() -> None:
 
     assert public(Client) == public(AsyncClient)
     assert sorted(public(Client)) == [
-        "embed", "explain", "find", "get", "health", "recommend", "similar", "status",
+        "activate", "bundles", "embed", "explain", "find", "get", "health", "recommend", "recommend_batch", "rollback",
+        "similar", "similar_batch", "status", "users_for",
     ]  # fmt: skip
     assert str(inspect.signature(Client.status)) == (
         "(self, *, timeout: 'float | None' = None, request_id: 'str | None' = None) -> 'Status'"

@@ -12,7 +12,7 @@ from kithkin.v1 import bundle_pb2, model_service_pb2
 from model_store.bundle_store import BundleStore
 from server import publish
 from server.exact_index import ExactIndex
-from server.publish import build_indexes, open_index
+from server.publish import _asking_types, build_indexes, open_index
 from server.scann_index import ScannIndex, ScannParameters, scann_version
 from server.tuning import recall, sample_queries, truth, tune
 from server.vector_index import VectorIndex, Vectors, unit_rows
@@ -145,6 +145,22 @@ def test_a_search_of_few_leaves_is_widened_until_it_has_enough() -> None:
 
 
 @needs_scann
+@pytest.mark.parametrize("left_out", [0, 1, 3])
+@pytest.mark.parametrize("k", [5, 40])
+def test_queries_with_rows_left_out_find_together_what_each_finds_alone(k: int, left_out: int) -> None:
+    vectors = clustered(4000)
+    index = ScannIndex.build(vectors, ScannParameters(leaves=60, leaves_to_search=6, reorder=30), spherical=True)
+    own = np.arange(0, 4000, 100)
+    exclude = [np.arange(row, row + left_out) for row in own]
+    together = index.search(vectors[own], k, exclude)
+    for row, rows, one in zip(own, exclude, together, strict=True):
+        alone = index.search(vectors[row][None], k, [rows])[0]
+        assert one.rows.tolist() == alone.rows.tolist()
+        assert one.scored == alone.scored
+        assert not set(rows) & set(one.rows.tolist())
+
+
+@needs_scann
 def test_scann_is_saved_and_loaded_without_the_vectors_or_a_pickle(tmp_path: Path) -> None:
     vectors = clustered(3000)
     parameters = ScannParameters(leaves=20, leaves_to_search=5, reorder=100)
@@ -175,6 +191,15 @@ def test_tuning_reaches_the_target_on_queries_it_has_not_seen() -> None:
     assert recall(index.with_parameters(tuned.parameters), fresh, truth(ExactIndex(vectors), fresh)) >= 0.94
     assert tuned.recall >= 0.95
     assert tuned.parameters.leaves_to_search < 110
+
+
+def test_users_are_tuned_by_entities_and_entities_by_users() -> None:
+    roles = {"Item": "entity", "Person": "user", "Word": "concept"}
+    user = bundle_pb2.SpaceManifest(name="user", node_types=["Word", "Item", "Person"])
+    assert _asking_types(user, "Person", roles) == "Item"
+    assert _asking_types(user, "Item", roles) == "Person"
+    similar = bundle_pb2.SpaceManifest(name="similar", node_types=["Item", "Word"])
+    assert _asking_types(similar, "Item", roles) is None
 
 
 def _published(

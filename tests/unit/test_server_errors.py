@@ -26,6 +26,8 @@ def _example(kind: type[errors.CallError]) -> errors.CallError:
         return kind("field", "wrong")
     if issubclass(kind, errors.NodeMissing):
         return kind("field", "Artist", "1", "missing")
+    if issubclass(kind, errors.NoSuchBundle):
+        return kind("20260102T030405.000006Z", "missing")
     return kind("because", hint="Do this.")
 
 

@@ -86,3 +86,70 @@ class IndexStatus(_message.Message):
     recall_at_10: float
     recall_target: float
     def __init__(self, node_type: _Optional[str] = ..., vectors: _Optional[int] = ..., kind: _Optional[str] = ..., exact_reason: _Optional[str] = ..., recall_at_10: _Optional[float] = ..., recall_target: _Optional[float] = ...) -> None: ...
+
+class ListBundlesRequest(_message.Message):
+    __slots__ = ("page_size", "page_token")
+    PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    page_size: int
+    page_token: str
+    def __init__(self, page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
+
+class ListBundlesResponse(_message.Message):
+    __slots__ = ("bundles", "next_page_token")
+    BUNDLES_FIELD_NUMBER: _ClassVar[int]
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    bundles: _containers.RepeatedCompositeFieldContainer[BundleSummary]
+    next_page_token: str
+    def __init__(self, bundles: _Optional[_Iterable[_Union[BundleSummary, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
+
+class BundleSummary(_message.Message):
+    __slots__ = ("version", "published_at", "snapshot_hash", "nodes", "active", "serving", "problem")
+    class NodesEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    PUBLISHED_AT_FIELD_NUMBER: _ClassVar[int]
+    SNAPSHOT_HASH_FIELD_NUMBER: _ClassVar[int]
+    NODES_FIELD_NUMBER: _ClassVar[int]
+    ACTIVE_FIELD_NUMBER: _ClassVar[int]
+    SERVING_FIELD_NUMBER: _ClassVar[int]
+    PROBLEM_FIELD_NUMBER: _ClassVar[int]
+    version: str
+    published_at: _timestamp_pb2.Timestamp
+    snapshot_hash: str
+    nodes: _containers.ScalarMap[str, int]
+    active: bool
+    serving: bool
+    problem: str
+    def __init__(self, version: _Optional[str] = ..., published_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., snapshot_hash: _Optional[str] = ..., nodes: _Optional[_Mapping[str, int]] = ..., active: _Optional[bool] = ..., serving: _Optional[bool] = ..., problem: _Optional[str] = ...) -> None: ...
+
+class ActivateBundleRequest(_message.Message):
+    __slots__ = ("version",)
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    version: str
+    def __init__(self, version: _Optional[str] = ...) -> None: ...
+
+class ActivateBundleResponse(_message.Message):
+    __slots__ = ("version", "previous_version")
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    PREVIOUS_VERSION_FIELD_NUMBER: _ClassVar[int]
+    version: str
+    previous_version: str
+    def __init__(self, version: _Optional[str] = ..., previous_version: _Optional[str] = ...) -> None: ...
+
+class RollbackBundleRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class RollbackBundleResponse(_message.Message):
+    __slots__ = ("version", "previous_version")
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    PREVIOUS_VERSION_FIELD_NUMBER: _ClassVar[int]
+    version: str
+    previous_version: str
+    def __init__(self, version: _Optional[str] = ..., previous_version: _Optional[str] = ...) -> None: ...

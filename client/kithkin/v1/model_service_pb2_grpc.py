@@ -39,6 +39,21 @@ class ModelServiceStub:
                 request_serializer=kithkin_dot_v1_dot_model__service__pb2.GetStatusRequest.SerializeToString,
                 response_deserializer=kithkin_dot_v1_dot_model__service__pb2.GetStatusResponse.FromString,
                 _registered_method=True)
+        self.ListBundles = channel.unary_unary(
+                '/kithkin.v1.ModelService/ListBundles',
+                request_serializer=kithkin_dot_v1_dot_model__service__pb2.ListBundlesRequest.SerializeToString,
+                response_deserializer=kithkin_dot_v1_dot_model__service__pb2.ListBundlesResponse.FromString,
+                _registered_method=True)
+        self.ActivateBundle = channel.unary_unary(
+                '/kithkin.v1.ModelService/ActivateBundle',
+                request_serializer=kithkin_dot_v1_dot_model__service__pb2.ActivateBundleRequest.SerializeToString,
+                response_deserializer=kithkin_dot_v1_dot_model__service__pb2.ActivateBundleResponse.FromString,
+                _registered_method=True)
+        self.RollbackBundle = channel.unary_unary(
+                '/kithkin.v1.ModelService/RollbackBundle',
+                request_serializer=kithkin_dot_v1_dot_model__service__pb2.RollbackBundleRequest.SerializeToString,
+                response_deserializer=kithkin_dot_v1_dot_model__service__pb2.RollbackBundleResponse.FromString,
+                _registered_method=True)
 
 
 class ModelServiceServicer:
@@ -51,6 +66,27 @@ class ModelServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListBundles(self, request, context):
+        """Returns the bundles there are, newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ActivateBundle(self, request, context):
+        """Makes a bundle the active one; answers when the server answers from it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RollbackBundle(self, request, context):
+        """Activates the bundle that was active before; answers when the server answers from it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ModelServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -58,6 +94,21 @@ def add_ModelServiceServicer_to_server(servicer, server):
                     servicer.GetStatus,
                     request_deserializer=kithkin_dot_v1_dot_model__service__pb2.GetStatusRequest.FromString,
                     response_serializer=kithkin_dot_v1_dot_model__service__pb2.GetStatusResponse.SerializeToString,
+            ),
+            'ListBundles': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListBundles,
+                    request_deserializer=kithkin_dot_v1_dot_model__service__pb2.ListBundlesRequest.FromString,
+                    response_serializer=kithkin_dot_v1_dot_model__service__pb2.ListBundlesResponse.SerializeToString,
+            ),
+            'ActivateBundle': grpc.unary_unary_rpc_method_handler(
+                    servicer.ActivateBundle,
+                    request_deserializer=kithkin_dot_v1_dot_model__service__pb2.ActivateBundleRequest.FromString,
+                    response_serializer=kithkin_dot_v1_dot_model__service__pb2.ActivateBundleResponse.SerializeToString,
+            ),
+            'RollbackBundle': grpc.unary_unary_rpc_method_handler(
+                    servicer.RollbackBundle,
+                    request_deserializer=kithkin_dot_v1_dot_model__service__pb2.RollbackBundleRequest.FromString,
+                    response_serializer=kithkin_dot_v1_dot_model__service__pb2.RollbackBundleResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -87,6 +138,87 @@ class ModelService:
             '/kithkin.v1.ModelService/GetStatus',
             kithkin_dot_v1_dot_model__service__pb2.GetStatusRequest.SerializeToString,
             kithkin_dot_v1_dot_model__service__pb2.GetStatusResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListBundles(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/kithkin.v1.ModelService/ListBundles',
+            kithkin_dot_v1_dot_model__service__pb2.ListBundlesRequest.SerializeToString,
+            kithkin_dot_v1_dot_model__service__pb2.ListBundlesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ActivateBundle(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/kithkin.v1.ModelService/ActivateBundle',
+            kithkin_dot_v1_dot_model__service__pb2.ActivateBundleRequest.SerializeToString,
+            kithkin_dot_v1_dot_model__service__pb2.ActivateBundleResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RollbackBundle(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/kithkin.v1.ModelService/RollbackBundle',
+            kithkin_dot_v1_dot_model__service__pb2.RollbackBundleRequest.SerializeToString,
+            kithkin_dot_v1_dot_model__service__pb2.RollbackBundleResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -22,40 +22,57 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 from kithkin.v1 import types_pb2 as kithkin_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"kithkin/v1/retrieval_service.proto\x12\nkithkin.v1\x1a\x16kithkin/v1/types.proto\"\x81\x02\n\x1cSearchSimilarEntitiesRequest\x12%\n\x06\x65ntity\x18\x01 \x01(\x0b\x32\x13.kithkin.v1.NodeRefH\x00\x12$\n\x06vector\x18\x02 \x01(\x0b\x32\x12.kithkin.v1.VectorH\x00\x12\x30\n\tdescribed\x18\x03 \x01(\x0b\x32\x1b.kithkin.v1.DescribedEntityH\x00\x12\x13\n\x0btarget_type\x18\x04 \x01(\t\x12\r\n\x05top_k\x18\x05 \x01(\x05\x12$\n\x07\x65xclude\x18\x06 \x03(\x0b\x32\x13.kithkin.v1.NodeRef\x12\x0f\n\x07reasons\x18\x07 \x01(\x05\x42\x07\n\x05query\"p\n\x1dSearchSimilarEntitiesResponse\x12\'\n\x07results\x18\x01 \x03(\x0b\x32\x16.kithkin.v1.ScoredNode\x12&\n\x04info\x18\x02 \x01(\x0b\x32\x18.kithkin.v1.ResponseInfo\"\xb9\x02\n\x1eRetrieveEntitiesForUserRequest\x12#\n\x04user\x18\x01 \x01(\x0b\x32\x13.kithkin.v1.NodeRefH\x00\x12\'\n\x06\x65vents\x18\x02 \x01(\x0b\x32\x15.kithkin.v1.EventListH\x00\x12$\n\x06vector\x18\x03 \x01(\x0b\x32\x12.kithkin.v1.VectorH\x00\x12\x13\n\x0btarget_type\x18\x04 \x01(\t\x12\r\n\x05top_k\x18\x05 \x01(\x05\x12$\n\x07\x65xclude\x18\x06 \x03(\x0b\x32\x13.kithkin.v1.NodeRef\x12\x17\n\x0finclude_engaged\x18\x07 \x01(\x08\x12&\n\x08\x66\x61llback\x18\x08 \x01(\x0e\x32\x14.kithkin.v1.Fallback\x12\x0f\n\x07reasons\x18\t \x01(\x05\x42\x07\n\x05query\"r\n\x1fRetrieveEntitiesForUserResponse\x12\'\n\x07results\x18\x01 \x03(\x0b\x32\x16.kithkin.v1.ScoredNode\x12&\n\x04info\x18\x02 \x01(\x0b\x32\x18.kithkin.v1.ResponseInfo\"Q\n\x14\x45mbedEntitiesRequest\x12*\n\x05items\x18\x01 \x03(\x0b\x32\x1b.kithkin.v1.EmbedEntityItem\x12\r\n\x05space\x18\x02 \x01(\t\"s\n\x0f\x45mbedEntityItem\x12%\n\x06\x65ntity\x18\x01 \x01(\x0b\x32\x13.kithkin.v1.NodeRefH\x00\x12\x30\n\tdescribed\x18\x02 \x01(\x0b\x32\x1b.kithkin.v1.DescribedEntityH\x00\x42\x07\n\x05query\"d\n\x15\x45mbedEntitiesResponse\x12#\n\x07vectors\x18\x01 \x03(\x0b\x32\x12.kithkin.v1.Vector\x12&\n\x04info\x18\x02 \x01(\x0b\x32\x18.kithkin.v1.ResponseInfo\"y\n\x18\x45xplainSimilarityRequest\x12#\n\x06source\x18\x01 \x01(\x0b\x32\x13.kithkin.v1.NodeRef\x12#\n\x06target\x18\x02 \x01(\x0b\x32\x13.kithkin.v1.NodeRef\x12\x13\n\x0bmax_reasons\x18\x03 \x01(\x05\"\xca\x01\n\x19\x45xplainSimilarityResponse\x12 \n\x06source\x18\x01 \x01(\x0b\x32\x10.kithkin.v1.Node\x12 \n\x06target\x18\x02 \x01(\x0b\x32\x10.kithkin.v1.Node\x12\x12\n\x05score\x18\x03 \x01(\x02H\x00\x88\x01\x01\x12#\n\x07reasons\x18\x04 \x03(\x0b\x32\x12.kithkin.v1.Reason\x12&\n\x04info\x18\x05 \x01(\x0b\x32\x18.kithkin.v1.ResponseInfoB\x08\n\x06_score\"f\n\x10GetEntityRequest\x12\"\n\x03ref\x18\x01 \x01(\x0b\x32\x13.kithkin.v1.NodeRefH\x00\x12%\n\x04name\x18\x02 \x01(\x0b\x32\x15.kithkin.v1.NameQueryH\x00\x42\x07\n\x05query\"\'\n\tNameQuery\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04type\x18\x02 \x01(\t\"\\\n\x11GetEntityResponse\x12\x1f\n\x05nodes\x18\x01 \x03(\x0b\x32\x10.kithkin.v1.Node\x12&\n\x04info\x18\x02 \x01(\x0b\x32\x18.kithkin.v1.ResponseInfo2\x80\x04\n\x10RetrievalService\x12n\n\x15SearchSimilarEntities\x12(.kithkin.v1.SearchSimilarEntitiesRequest\x1a).kithkin.v1.SearchSimilarEntitiesResponse\"\x00\x12t\n\x17RetrieveEntitiesForUser\x12*.kithkin.v1.RetrieveEntitiesForUserRequest\x1a+.kithkin.v1.RetrieveEntitiesForUserResponse\"\x00\x12V\n\rEmbedEntities\x12 .kithkin.v1.EmbedEntitiesRequest\x1a!.kithkin.v1.EmbedEntitiesResponse\"\x00\x12\x62\n\x11\x45xplainSimilarity\x12$.kithkin.v1.ExplainSimilarityRequest\x1a%.kithkin.v1.ExplainSimilarityResponse\"\x00\x12J\n\tGetEntity\x12\x1c.kithkin.v1.GetEntityRequest\x1a\x1d.kithkin.v1.GetEntityResponse\"\x00\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"kithkin/v1/retrieval_service.proto\x12\nkithkin.v1\x1a\x17google/rpc/status.proto\x1a\x16kithkin/v1/types.proto\"\x81\x02\n\x1cSearchSimilarEntitiesRequest\x12%\n\x06\x65ntity\x18\x01 \x01(\x0b\x32\x13.kithkin.v1.NodeRefH\x00\x12$\n\x06vector\x18\x02 \x01(\x0b\x32\x12.kithkin.v1.VectorH\x00\x12\x30\n\tdescribed\x18\x03 \x01(\x0b\x32\x1b.kithkin.v1.DescribedEntityH\x00\x12\x13\n\x0btarget_type\x18\x04 \x01(\t\x12\r\n\x05top_k\x18\x05 \x01(\x05\x12$\n\x07\x65xclude\x18\x06 \x03(\x0b\x32\x13.kithkin.v1.NodeRef\x12\x0f\n\x07reasons\x18\x07 \x01(\x05\x42\x07\n\x05query\"p\n\x1dSearchSimilarEntitiesResponse\x12\'\n\x07results\x18\x01 \x03(\x0b\x32\x16.kithkin.v1.ScoredNode\x12&\n\x04info\x18\x02 \x01(\x0b\x32\x18.kithkin.v1.ResponseInfo\"_\n!BatchSearchSimilarEntitiesRequest\x12:\n\x08requests\x18\x01 \x03(\x0b\x32(.kithkin.v1.SearchSimilarEntitiesRequest\"\x87\x01\n\"BatchSearchSimilarEntitiesResponse\x12\x39\n\x05items\x18\x01 \x03(\x0b\x32*.kithkin.v1.BatchSearchSimilarEntitiesItem\x12&\n\x04info\x18\x02 \x01(\x0b\x32\x18.kithkin.v1.ResponseInfo\"\x8f\x01\n\x1e\x42\x61tchSearchSimilarEntitiesItem\x12=\n\x08response\x18\x01 \x01(\x0b\x32).kithkin.v1.SearchSimilarEntitiesResponseH\x00\x12#\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\t\n\x07outcome\"\xb9\x02\n\x1eRetrieveEntitiesForUserRequest\x12#\n\x04user\x18\x01 \x01(\x0b\x32\x13.kithkin.v1.NodeRefH\x00\x12\'\n\x06\x65vents\x18\x02 \x01(\x0b\x32\x15.kithkin.v1.EventListH\x00\x12$\n\x06vector\x18\x03 \x01(\x0b\x32\x12.kithkin.v1.VectorH\x00\x12\x13\n\x0btarget_type\x18\x04 \x01(\t\x12\r\n\x05top_k\x18\x05 \x01(\x05\x12$\n\x07\x65xclude\x18\x06 \x03(\x0b\x32\x13.kithkin.v1.NodeRef\x12\x17\n\x0finclude_engaged\x18\x07 \x01(\x08\x12&\n\x08\x66\x61llback\x18\x08 \x01(\x0e\x32\x14.kithkin.v1.Fallback\x12\x0f\n\x07reasons\x18\t \x01(\x05\x42\x07\n\x05query\"r\n\x1fRetrieveEntitiesForUserResponse\x12\'\n\x07results\x18\x01 \x03(\x0b\x32\x16.kithkin.v1.ScoredNode\x12&\n\x04info\x18\x02 \x01(\x0b\x32\x18.kithkin.v1.ResponseInfo\"c\n#BatchRetrieveEntitiesForUserRequest\x12<\n\x08requests\x18\x01 \x03(\x0b\x32*.kithkin.v1.RetrieveEntitiesForUserRequest\"\x8b\x01\n$BatchRetrieveEntitiesForUserResponse\x12;\n\x05items\x18\x01 \x03(\x0b\x32,.kithkin.v1.BatchRetrieveEntitiesForUserItem\x12&\n\x04info\x18\x02 \x01(\x0b\x32\x18.kithkin.v1.ResponseInfo\"\x93\x01\n BatchRetrieveEntitiesForUserItem\x12?\n\x08response\x18\x01 \x01(\x0b\x32+.kithkin.v1.RetrieveEntitiesForUserResponseH\x00\x12#\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\t\n\x07outcome\"\xd8\x01\n\x1dRetrieveUsersForEntityRequest\x12%\n\x06\x65ntity\x18\x01 \x01(\x0b\x32\x13.kithkin.v1.NodeRefH\x00\x12$\n\x06vector\x18\x02 \x01(\x0b\x32\x12.kithkin.v1.VectorH\x00\x12\x13\n\x0btarget_type\x18\x03 \x01(\t\x12\r\n\x05top_k\x18\x04 \x01(\x05\x12$\n\x07\x65xclude\x18\x05 \x03(\x0b\x32\x13.kithkin.v1.NodeRef\x12\x17\n\x0finclude_engaged\x18\x06 \x01(\x08\x42\x07\n\x05query\"q\n\x1eRetrieveUsersForEntityResponse\x12\'\n\x07results\x18\x01 \x03(\x0b\x32\x16.kithkin.v1.ScoredNode\x12&\n\x04info\x18\x02 \x01(\x0b\x32\x18.kithkin.v1.ResponseInfo\"Q\n\x14\x45mbedEntitiesRequest\x12*\n\x05items\x18\x01 \x03(\x0b\x32\x1b.kithkin.v1.EmbedEntityItem\x12\r\n\x05space\x18\x02 \x01(\t\"s\n\x0f\x45mbedEntityItem\x12%\n\x06\x65ntity\x18\x01 \x01(\x0b\x32\x13.kithkin.v1.NodeRefH\x00\x12\x30\n\tdescribed\x18\x02 \x01(\x0b\x32\x1b.kithkin.v1.DescribedEntityH\x00\x42\x07\n\x05query\"d\n\x15\x45mbedEntitiesResponse\x12#\n\x07vectors\x18\x01 \x03(\x0b\x32\x12.kithkin.v1.Vector\x12&\n\x04info\x18\x02 \x01(\x0b\x32\x18.kithkin.v1.ResponseInfo\"y\n\x18\x45xplainSimilarityRequest\x12#\n\x06source\x18\x01 \x01(\x0b\x32\x13.kithkin.v1.NodeRef\x12#\n\x06target\x18\x02 \x01(\x0b\x32\x13.kithkin.v1.NodeRef\x12\x13\n\x0bmax_reasons\x18\x03 \x01(\x05\"\xca\x01\n\x19\x45xplainSimilarityResponse\x12 \n\x06source\x18\x01 \x01(\x0b\x32\x10.kithkin.v1.Node\x12 \n\x06target\x18\x02 \x01(\x0b\x32\x10.kithkin.v1.Node\x12\x12\n\x05score\x18\x03 \x01(\x02H\x00\x88\x01\x01\x12#\n\x07reasons\x18\x04 \x03(\x0b\x32\x12.kithkin.v1.Reason\x12&\n\x04info\x18\x05 \x01(\x0b\x32\x18.kithkin.v1.ResponseInfoB\x08\n\x06_score\"f\n\x10GetEntityRequest\x12\"\n\x03ref\x18\x01 \x01(\x0b\x32\x13.kithkin.v1.NodeRefH\x00\x12%\n\x04name\x18\x02 \x01(\x0b\x32\x15.kithkin.v1.NameQueryH\x00\x42\x07\n\x05query\"\'\n\tNameQuery\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04type\x18\x02 \x01(\t\"\\\n\x11GetEntityResponse\x12\x1f\n\x05nodes\x18\x01 \x03(\x0b\x32\x10.kithkin.v1.Node\x12&\n\x04info\x18\x02 \x01(\x0b\x32\x18.kithkin.v1.ResponseInfo2\xf8\x06\n\x10RetrievalService\x12n\n\x15SearchSimilarEntities\x12(.kithkin.v1.SearchSimilarEntitiesRequest\x1a).kithkin.v1.SearchSimilarEntitiesResponse\"\x00\x12}\n\x1a\x42\x61tchSearchSimilarEntities\x12-.kithkin.v1.BatchSearchSimilarEntitiesRequest\x1a..kithkin.v1.BatchSearchSimilarEntitiesResponse\"\x00\x12t\n\x17RetrieveEntitiesForUser\x12*.kithkin.v1.RetrieveEntitiesForUserRequest\x1a+.kithkin.v1.RetrieveEntitiesForUserResponse\"\x00\x12\x83\x01\n\x1c\x42\x61tchRetrieveEntitiesForUser\x12/.kithkin.v1.BatchRetrieveEntitiesForUserRequest\x1a\x30.kithkin.v1.BatchRetrieveEntitiesForUserResponse\"\x00\x12q\n\x16RetrieveUsersForEntity\x12).kithkin.v1.RetrieveUsersForEntityRequest\x1a*.kithkin.v1.RetrieveUsersForEntityResponse\"\x00\x12V\n\rEmbedEntities\x12 .kithkin.v1.EmbedEntitiesRequest\x1a!.kithkin.v1.EmbedEntitiesResponse\"\x00\x12\x62\n\x11\x45xplainSimilarity\x12$.kithkin.v1.ExplainSimilarityRequest\x1a%.kithkin.v1.ExplainSimilarityResponse\"\x00\x12J\n\tGetEntity\x12\x1c.kithkin.v1.GetEntityRequest\x1a\x1d.kithkin.v1.GetEntityResponse\"\x00\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'kithkin.v1.retrieval_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_SEARCHSIMILARENTITIESREQUEST']._serialized_start=75
-  _globals['_SEARCHSIMILARENTITIESREQUEST']._serialized_end=332
-  _globals['_SEARCHSIMILARENTITIESRESPONSE']._serialized_start=334
-  _globals['_SEARCHSIMILARENTITIESRESPONSE']._serialized_end=446
-  _globals['_RETRIEVEENTITIESFORUSERREQUEST']._serialized_start=449
-  _globals['_RETRIEVEENTITIESFORUSERREQUEST']._serialized_end=762
-  _globals['_RETRIEVEENTITIESFORUSERRESPONSE']._serialized_start=764
-  _globals['_RETRIEVEENTITIESFORUSERRESPONSE']._serialized_end=878
-  _globals['_EMBEDENTITIESREQUEST']._serialized_start=880
-  _globals['_EMBEDENTITIESREQUEST']._serialized_end=961
-  _globals['_EMBEDENTITYITEM']._serialized_start=963
-  _globals['_EMBEDENTITYITEM']._serialized_end=1078
-  _globals['_EMBEDENTITIESRESPONSE']._serialized_start=1080
-  _globals['_EMBEDENTITIESRESPONSE']._serialized_end=1180
-  _globals['_EXPLAINSIMILARITYREQUEST']._serialized_start=1182
-  _globals['_EXPLAINSIMILARITYREQUEST']._serialized_end=1303
-  _globals['_EXPLAINSIMILARITYRESPONSE']._serialized_start=1306
-  _globals['_EXPLAINSIMILARITYRESPONSE']._serialized_end=1508
-  _globals['_GETENTITYREQUEST']._serialized_start=1510
-  _globals['_GETENTITYREQUEST']._serialized_end=1612
-  _globals['_NAMEQUERY']._serialized_start=1614
-  _globals['_NAMEQUERY']._serialized_end=1653
-  _globals['_GETENTITYRESPONSE']._serialized_start=1655
-  _globals['_GETENTITYRESPONSE']._serialized_end=1747
-  _globals['_RETRIEVALSERVICE']._serialized_start=1750
-  _globals['_RETRIEVALSERVICE']._serialized_end=2262
+  _globals['_SEARCHSIMILARENTITIESREQUEST']._serialized_start=100
+  _globals['_SEARCHSIMILARENTITIESREQUEST']._serialized_end=357
+  _globals['_SEARCHSIMILARENTITIESRESPONSE']._serialized_start=359
+  _globals['_SEARCHSIMILARENTITIESRESPONSE']._serialized_end=471
+  _globals['_BATCHSEARCHSIMILARENTITIESREQUEST']._serialized_start=473
+  _globals['_BATCHSEARCHSIMILARENTITIESREQUEST']._serialized_end=568
+  _globals['_BATCHSEARCHSIMILARENTITIESRESPONSE']._serialized_start=571
+  _globals['_BATCHSEARCHSIMILARENTITIESRESPONSE']._serialized_end=706
+  _globals['_BATCHSEARCHSIMILARENTITIESITEM']._serialized_start=709
+  _globals['_BATCHSEARCHSIMILARENTITIESITEM']._serialized_end=852
+  _globals['_RETRIEVEENTITIESFORUSERREQUEST']._serialized_start=855
+  _globals['_RETRIEVEENTITIESFORUSERREQUEST']._serialized_end=1168
+  _globals['_RETRIEVEENTITIESFORUSERRESPONSE']._serialized_start=1170
+  _globals['_RETRIEVEENTITIESFORUSERRESPONSE']._serialized_end=1284
+  _globals['_BATCHRETRIEVEENTITIESFORUSERREQUEST']._serialized_start=1286
+  _globals['_BATCHRETRIEVEENTITIESFORUSERREQUEST']._serialized_end=1385
+  _globals['_BATCHRETRIEVEENTITIESFORUSERRESPONSE']._serialized_start=1388
+  _globals['_BATCHRETRIEVEENTITIESFORUSERRESPONSE']._serialized_end=1527
+  _globals['_BATCHRETRIEVEENTITIESFORUSERITEM']._serialized_start=1530
+  _globals['_BATCHRETRIEVEENTITIESFORUSERITEM']._serialized_end=1677
+  _globals['_RETRIEVEUSERSFORENTITYREQUEST']._serialized_start=1680
+  _globals['_RETRIEVEUSERSFORENTITYREQUEST']._serialized_end=1896
+  _globals['_RETRIEVEUSERSFORENTITYRESPONSE']._serialized_start=1898
+  _globals['_RETRIEVEUSERSFORENTITYRESPONSE']._serialized_end=2011
+  _globals['_EMBEDENTITIESREQUEST']._serialized_start=2013
+  _globals['_EMBEDENTITIESREQUEST']._serialized_end=2094
+  _globals['_EMBEDENTITYITEM']._serialized_start=2096
+  _globals['_EMBEDENTITYITEM']._serialized_end=2211
+  _globals['_EMBEDENTITIESRESPONSE']._serialized_start=2213
+  _globals['_EMBEDENTITIESRESPONSE']._serialized_end=2313
+  _globals['_EXPLAINSIMILARITYREQUEST']._serialized_start=2315
+  _globals['_EXPLAINSIMILARITYREQUEST']._serialized_end=2436
+  _globals['_EXPLAINSIMILARITYRESPONSE']._serialized_start=2439
+  _globals['_EXPLAINSIMILARITYRESPONSE']._serialized_end=2641
+  _globals['_GETENTITYREQUEST']._serialized_start=2643
+  _globals['_GETENTITYREQUEST']._serialized_end=2745
+  _globals['_NAMEQUERY']._serialized_start=2747
+  _globals['_NAMEQUERY']._serialized_end=2786
+  _globals['_GETENTITYRESPONSE']._serialized_start=2788
+  _globals['_GETENTITYRESPONSE']._serialized_end=2880
+  _globals['_RETRIEVALSERVICE']._serialized_start=2883
+  _globals['_RETRIEVALSERVICE']._serialized_end=3771
 # @@protoc_insertion_point(module_scope)

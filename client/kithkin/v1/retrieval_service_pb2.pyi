@@ -1,3 +1,4 @@
+from google.rpc import status_pb2 as _status_pb2
 from kithkin.v1 import types_pb2 as _types_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
@@ -33,6 +34,28 @@ class SearchSimilarEntitiesResponse(_message.Message):
     info: _types_pb2.ResponseInfo
     def __init__(self, results: _Optional[_Iterable[_Union[_types_pb2.ScoredNode, _Mapping]]] = ..., info: _Optional[_Union[_types_pb2.ResponseInfo, _Mapping]] = ...) -> None: ...
 
+class BatchSearchSimilarEntitiesRequest(_message.Message):
+    __slots__ = ("requests",)
+    REQUESTS_FIELD_NUMBER: _ClassVar[int]
+    requests: _containers.RepeatedCompositeFieldContainer[SearchSimilarEntitiesRequest]
+    def __init__(self, requests: _Optional[_Iterable[_Union[SearchSimilarEntitiesRequest, _Mapping]]] = ...) -> None: ...
+
+class BatchSearchSimilarEntitiesResponse(_message.Message):
+    __slots__ = ("items", "info")
+    ITEMS_FIELD_NUMBER: _ClassVar[int]
+    INFO_FIELD_NUMBER: _ClassVar[int]
+    items: _containers.RepeatedCompositeFieldContainer[BatchSearchSimilarEntitiesItem]
+    info: _types_pb2.ResponseInfo
+    def __init__(self, items: _Optional[_Iterable[_Union[BatchSearchSimilarEntitiesItem, _Mapping]]] = ..., info: _Optional[_Union[_types_pb2.ResponseInfo, _Mapping]] = ...) -> None: ...
+
+class BatchSearchSimilarEntitiesItem(_message.Message):
+    __slots__ = ("response", "error")
+    RESPONSE_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    response: SearchSimilarEntitiesResponse
+    error: _status_pb2.Status
+    def __init__(self, response: _Optional[_Union[SearchSimilarEntitiesResponse, _Mapping]] = ..., error: _Optional[_Union[_status_pb2.Status, _Mapping]] = ...) -> None: ...
+
 class RetrieveEntitiesForUserRequest(_message.Message):
     __slots__ = ("user", "events", "vector", "target_type", "top_k", "exclude", "include_engaged", "fallback", "reasons")
     USER_FIELD_NUMBER: _ClassVar[int]
@@ -56,6 +79,52 @@ class RetrieveEntitiesForUserRequest(_message.Message):
     def __init__(self, user: _Optional[_Union[_types_pb2.NodeRef, _Mapping]] = ..., events: _Optional[_Union[_types_pb2.EventList, _Mapping]] = ..., vector: _Optional[_Union[_types_pb2.Vector, _Mapping]] = ..., target_type: _Optional[str] = ..., top_k: _Optional[int] = ..., exclude: _Optional[_Iterable[_Union[_types_pb2.NodeRef, _Mapping]]] = ..., include_engaged: _Optional[bool] = ..., fallback: _Optional[_Union[_types_pb2.Fallback, str]] = ..., reasons: _Optional[int] = ...) -> None: ...
 
 class RetrieveEntitiesForUserResponse(_message.Message):
+    __slots__ = ("results", "info")
+    RESULTS_FIELD_NUMBER: _ClassVar[int]
+    INFO_FIELD_NUMBER: _ClassVar[int]
+    results: _containers.RepeatedCompositeFieldContainer[_types_pb2.ScoredNode]
+    info: _types_pb2.ResponseInfo
+    def __init__(self, results: _Optional[_Iterable[_Union[_types_pb2.ScoredNode, _Mapping]]] = ..., info: _Optional[_Union[_types_pb2.ResponseInfo, _Mapping]] = ...) -> None: ...
+
+class BatchRetrieveEntitiesForUserRequest(_message.Message):
+    __slots__ = ("requests",)
+    REQUESTS_FIELD_NUMBER: _ClassVar[int]
+    requests: _containers.RepeatedCompositeFieldContainer[RetrieveEntitiesForUserRequest]
+    def __init__(self, requests: _Optional[_Iterable[_Union[RetrieveEntitiesForUserRequest, _Mapping]]] = ...) -> None: ...
+
+class BatchRetrieveEntitiesForUserResponse(_message.Message):
+    __slots__ = ("items", "info")
+    ITEMS_FIELD_NUMBER: _ClassVar[int]
+    INFO_FIELD_NUMBER: _ClassVar[int]
+    items: _containers.RepeatedCompositeFieldContainer[BatchRetrieveEntitiesForUserItem]
+    info: _types_pb2.ResponseInfo
+    def __init__(self, items: _Optional[_Iterable[_Union[BatchRetrieveEntitiesForUserItem, _Mapping]]] = ..., info: _Optional[_Union[_types_pb2.ResponseInfo, _Mapping]] = ...) -> None: ...
+
+class BatchRetrieveEntitiesForUserItem(_message.Message):
+    __slots__ = ("response", "error")
+    RESPONSE_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    response: RetrieveEntitiesForUserResponse
+    error: _status_pb2.Status
+    def __init__(self, response: _Optional[_Union[RetrieveEntitiesForUserResponse, _Mapping]] = ..., error: _Optional[_Union[_status_pb2.Status, _Mapping]] = ...) -> None: ...
+
+class RetrieveUsersForEntityRequest(_message.Message):
+    __slots__ = ("entity", "vector", "target_type", "top_k", "exclude", "include_engaged")
+    ENTITY_FIELD_NUMBER: _ClassVar[int]
+    VECTOR_FIELD_NUMBER: _ClassVar[int]
+    TARGET_TYPE_FIELD_NUMBER: _ClassVar[int]
+    TOP_K_FIELD_NUMBER: _ClassVar[int]
+    EXCLUDE_FIELD_NUMBER: _ClassVar[int]
+    INCLUDE_ENGAGED_FIELD_NUMBER: _ClassVar[int]
+    entity: _types_pb2.NodeRef
+    vector: _types_pb2.Vector
+    target_type: str
+    top_k: int
+    exclude: _containers.RepeatedCompositeFieldContainer[_types_pb2.NodeRef]
+    include_engaged: bool
+    def __init__(self, entity: _Optional[_Union[_types_pb2.NodeRef, _Mapping]] = ..., vector: _Optional[_Union[_types_pb2.Vector, _Mapping]] = ..., target_type: _Optional[str] = ..., top_k: _Optional[int] = ..., exclude: _Optional[_Iterable[_Union[_types_pb2.NodeRef, _Mapping]]] = ..., include_engaged: _Optional[bool] = ...) -> None: ...
+
+class RetrieveUsersForEntityResponse(_message.Message):
     __slots__ = ("results", "info")
     RESULTS_FIELD_NUMBER: _ClassVar[int]
     INFO_FIELD_NUMBER: _ClassVar[int]

@@ -39,10 +39,25 @@ class RetrievalServiceStub:
                 request_serializer=kithkin_dot_v1_dot_retrieval__service__pb2.SearchSimilarEntitiesRequest.SerializeToString,
                 response_deserializer=kithkin_dot_v1_dot_retrieval__service__pb2.SearchSimilarEntitiesResponse.FromString,
                 _registered_method=True)
+        self.BatchSearchSimilarEntities = channel.unary_unary(
+                '/kithkin.v1.RetrievalService/BatchSearchSimilarEntities',
+                request_serializer=kithkin_dot_v1_dot_retrieval__service__pb2.BatchSearchSimilarEntitiesRequest.SerializeToString,
+                response_deserializer=kithkin_dot_v1_dot_retrieval__service__pb2.BatchSearchSimilarEntitiesResponse.FromString,
+                _registered_method=True)
         self.RetrieveEntitiesForUser = channel.unary_unary(
                 '/kithkin.v1.RetrievalService/RetrieveEntitiesForUser',
                 request_serializer=kithkin_dot_v1_dot_retrieval__service__pb2.RetrieveEntitiesForUserRequest.SerializeToString,
                 response_deserializer=kithkin_dot_v1_dot_retrieval__service__pb2.RetrieveEntitiesForUserResponse.FromString,
+                _registered_method=True)
+        self.BatchRetrieveEntitiesForUser = channel.unary_unary(
+                '/kithkin.v1.RetrievalService/BatchRetrieveEntitiesForUser',
+                request_serializer=kithkin_dot_v1_dot_retrieval__service__pb2.BatchRetrieveEntitiesForUserRequest.SerializeToString,
+                response_deserializer=kithkin_dot_v1_dot_retrieval__service__pb2.BatchRetrieveEntitiesForUserResponse.FromString,
+                _registered_method=True)
+        self.RetrieveUsersForEntity = channel.unary_unary(
+                '/kithkin.v1.RetrievalService/RetrieveUsersForEntity',
+                request_serializer=kithkin_dot_v1_dot_retrieval__service__pb2.RetrieveUsersForEntityRequest.SerializeToString,
+                response_deserializer=kithkin_dot_v1_dot_retrieval__service__pb2.RetrieveUsersForEntityResponse.FromString,
                 _registered_method=True)
         self.EmbedEntities = channel.unary_unary(
                 '/kithkin.v1.RetrievalService/EmbedEntities',
@@ -71,8 +86,29 @@ class RetrievalServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def BatchSearchSimilarEntities(self, request, context):
+        """Answers up to 100 such requests from one bundle, each with its response or its error.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def RetrieveEntitiesForUser(self, request, context):
         """Returns the entities to show a user, told by id, by recent events or by a vector. Space: `user`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BatchRetrieveEntitiesForUser(self, request, context):
+        """Answers up to 100 such requests from one bundle, each with its response or its error.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RetrieveUsersForEntity(self, request, context):
+        """Returns the users to show an entity to. Space: `user`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -107,10 +143,25 @@ def add_RetrievalServiceServicer_to_server(servicer, server):
                     request_deserializer=kithkin_dot_v1_dot_retrieval__service__pb2.SearchSimilarEntitiesRequest.FromString,
                     response_serializer=kithkin_dot_v1_dot_retrieval__service__pb2.SearchSimilarEntitiesResponse.SerializeToString,
             ),
+            'BatchSearchSimilarEntities': grpc.unary_unary_rpc_method_handler(
+                    servicer.BatchSearchSimilarEntities,
+                    request_deserializer=kithkin_dot_v1_dot_retrieval__service__pb2.BatchSearchSimilarEntitiesRequest.FromString,
+                    response_serializer=kithkin_dot_v1_dot_retrieval__service__pb2.BatchSearchSimilarEntitiesResponse.SerializeToString,
+            ),
             'RetrieveEntitiesForUser': grpc.unary_unary_rpc_method_handler(
                     servicer.RetrieveEntitiesForUser,
                     request_deserializer=kithkin_dot_v1_dot_retrieval__service__pb2.RetrieveEntitiesForUserRequest.FromString,
                     response_serializer=kithkin_dot_v1_dot_retrieval__service__pb2.RetrieveEntitiesForUserResponse.SerializeToString,
+            ),
+            'BatchRetrieveEntitiesForUser': grpc.unary_unary_rpc_method_handler(
+                    servicer.BatchRetrieveEntitiesForUser,
+                    request_deserializer=kithkin_dot_v1_dot_retrieval__service__pb2.BatchRetrieveEntitiesForUserRequest.FromString,
+                    response_serializer=kithkin_dot_v1_dot_retrieval__service__pb2.BatchRetrieveEntitiesForUserResponse.SerializeToString,
+            ),
+            'RetrieveUsersForEntity': grpc.unary_unary_rpc_method_handler(
+                    servicer.RetrieveUsersForEntity,
+                    request_deserializer=kithkin_dot_v1_dot_retrieval__service__pb2.RetrieveUsersForEntityRequest.FromString,
+                    response_serializer=kithkin_dot_v1_dot_retrieval__service__pb2.RetrieveUsersForEntityResponse.SerializeToString,
             ),
             'EmbedEntities': grpc.unary_unary_rpc_method_handler(
                     servicer.EmbedEntities,
@@ -166,6 +217,33 @@ class RetrievalService:
             _registered_method=True)
 
     @staticmethod
+    def BatchSearchSimilarEntities(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/kithkin.v1.RetrievalService/BatchSearchSimilarEntities',
+            kithkin_dot_v1_dot_retrieval__service__pb2.BatchSearchSimilarEntitiesRequest.SerializeToString,
+            kithkin_dot_v1_dot_retrieval__service__pb2.BatchSearchSimilarEntitiesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def RetrieveEntitiesForUser(request,
             target,
             options=(),
@@ -182,6 +260,60 @@ class RetrievalService:
             '/kithkin.v1.RetrievalService/RetrieveEntitiesForUser',
             kithkin_dot_v1_dot_retrieval__service__pb2.RetrieveEntitiesForUserRequest.SerializeToString,
             kithkin_dot_v1_dot_retrieval__service__pb2.RetrieveEntitiesForUserResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BatchRetrieveEntitiesForUser(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/kithkin.v1.RetrievalService/BatchRetrieveEntitiesForUser',
+            kithkin_dot_v1_dot_retrieval__service__pb2.BatchRetrieveEntitiesForUserRequest.SerializeToString,
+            kithkin_dot_v1_dot_retrieval__service__pb2.BatchRetrieveEntitiesForUserResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RetrieveUsersForEntity(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/kithkin.v1.RetrievalService/RetrieveUsersForEntity',
+            kithkin_dot_v1_dot_retrieval__service__pb2.RetrieveUsersForEntityRequest.SerializeToString,
+            kithkin_dot_v1_dot_retrieval__service__pb2.RetrieveUsersForEntityResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -35,6 +35,11 @@ class ErrorReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     DEADLINE: _ClassVar[ErrorReason]
     MESSAGE_TOO_LARGE: _ClassVar[ErrorReason]
     INTERNAL_ERROR: _ClassVar[ErrorReason]
+    BUNDLE_NOT_FOUND: _ClassVar[ErrorReason]
+    BUNDLE_REFUSED: _ClassVar[ErrorReason]
+    NO_PREVIOUS_BUNDLE: _ClassVar[ErrorReason]
+    BUNDLES_NOT_MANAGED: _ClassVar[ErrorReason]
+    ACTIVATION_OVERTAKEN: _ClassVar[ErrorReason]
 FALLBACK_UNSPECIFIED: Fallback
 FALLBACK_POPULAR: Fallback
 ERROR_REASON_UNSPECIFIED: ErrorReason
@@ -54,6 +59,11 @@ SHUTTING_DOWN: ErrorReason
 DEADLINE: ErrorReason
 MESSAGE_TOO_LARGE: ErrorReason
 INTERNAL_ERROR: ErrorReason
+BUNDLE_NOT_FOUND: ErrorReason
+BUNDLE_REFUSED: ErrorReason
+NO_PREVIOUS_BUNDLE: ErrorReason
+BUNDLES_NOT_MANAGED: ErrorReason
+ACTIVATION_OVERTAKEN: ErrorReason
 
 class NodeRef(_message.Message):
     __slots__ = ("type", "id")

@@ -1,0 +1,68 @@
+"""What stands in a store that ``kithkin.toml`` does not declare: nothing reads it, which may be meant or forgotten."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from graph_store.schema import GraphSchema
+from graph_store.store import Counts, GraphStore
+
+_OWN = frozenset({"KithkinSchema"})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Drift:
+    """What is in the store and not declared; all names sorted."""
+
+    node_types: tuple[str, ...]
+    relations: tuple[str, ...]
+    """Relation names."""
+    edges: dict[str, int]
+    """Edges of a declared name that join types other than declared, by name; only those with some."""
+    properties: tuple[str, ...] | None
+    """As ``Film.year``. None on Neo4j, which would have to read every node for it."""
+
+
+def drift(store: GraphStore, schema: GraphSchema, counts: Counts, *, neo4j: bool) -> Drift:
+    """Compare the store's catalogue with the declaration; ``counts`` are those of the store."""
+    declared_types = {node_type.name for node_type in schema.node_types}
+    declared_relations = {relation.triple.name for relation in schema.relations}
+    if neo4j:
+        types = _first_column(store, "CALL db.labels()")
+        relations = _first_column(store, "CALL db.relationshipTypes()")
+        # A node carries its role beside its type, where no type has that name.
+        types -= {"Entity", "Concept", "User"}
+    else:
+        types = _first_column(store, "CALL show_tables() WHERE type = 'NODE' RETURN name")
+        relations = _first_column(store, "CALL show_tables() WHERE type = 'REL' RETURN name")
+    edges = {}
+    for name in sorted(declared_relations & relations):
+        ((held,),) = store.query(f"MATCH ()-[r:{_quoted(name)}]->() RETURN count(*)").rows
+        known = sum(number for triple, number in counts.edges.items() if triple.name == name)
+        if held != known:
+            edges[name] = held - known
+    return Drift(
+        node_types=tuple(sorted(types - declared_types - _OWN)),
+        relations=tuple(sorted(relations - declared_relations)),
+        edges=edges,
+        properties=None if neo4j else _undeclared_properties(store, schema, types | relations),
+    )
+
+
+def _undeclared_properties(store: GraphStore, schema: GraphSchema, tables: set[str]) -> tuple[str, ...]:
+    declared: dict[str, set[str]] = {node_type.name: {"id", *node_type.properties} for node_type in schema.node_types}
+    for relation in schema.relations:
+        declared.setdefault(relation.triple.name, set()).update(relation.properties)
+    return tuple(
+        f"{name}.{column}"
+        for name in sorted(declared.keys() & tables)
+        for column in sorted(_first_column(store, f"CALL table_info('{name}') RETURN name") - declared[name])
+    )
+
+
+def _first_column(store: GraphStore, statement: str) -> set[str]:
+    return {row[0] for row in store.query(statement, limit=100_000).rows}
+
+
+def _quoted(name: str) -> str:
+    return f"`{name}`"
