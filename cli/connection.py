@@ -23,7 +23,11 @@ def connected(project: Project | None, server: str | None) -> Iterator[Client]:
             from server.local import serve_in_thread
 
             assert project is not None
-            say("no server of this project runs; answering from its active bundle in this process")
+            serving = project.settings.serving
+            say(
+                f"no server of this project answers at {serving.host}:{serving.port}, --server names another; "
+                "answering from its active bundle in this process"
+            )
             bundle = BundleStore(project.work / "models").open()
             port = stack.enter_context(serve_in_thread(bundle, project.settings.serving))
             client = stack.enter_context(Client(f"127.0.0.1:{port}"))

@@ -68,6 +68,7 @@ def main() -> None:
     try:
         app()
     except KeyboardInterrupt:
+        say("stopped")
         sys.exit(130)
     except BrokenPipeError:
         sys.exit(141)
