@@ -17,7 +17,7 @@ def main() -> int:
             print(f"no benchmark {name!r}; there are: {', '.join(known)}", file=sys.stderr)
             return 2
         print(f"== {name}", flush=True)
-        ended = subprocess.run([sys.executable, str(folder / f"{name}.py")], check=False)
+        ended = subprocess.run([sys.executable, "-m", f"benchmarks.{name}"], check=False)
         if ended.returncode:
             return ended.returncode
     return 0

@@ -1,6 +1,6 @@
 """How many edges a second does the uniform sampler draw, by threads, beside plain NumPy?
 
-    python benchmarks/sampler.py --nodes 1000000 --edges 20000000 --seeds 1024 --fan-out 10 10
+    python -m benchmarks.sampler --nodes 1000000 --edges 20000000 --seeds 1024 --fan-out 10 10
 
 The graph is random with a skewed degree (fixed seed). NumPy draws with replacement, the usual shortcut, and numbers the
 nodes by sorting; ours draws without. Prints a table, and JSON with the machine and the commit.

@@ -50,8 +50,14 @@ class SpaceSettings(_Settings):
     """Length of the vectors."""
     hidden: int = Field(default=128, ge=2)
     """Width of the hidden layers, a multiple of ``heads``."""
+    encoder: Literal["semantic_gnn"] = "semantic_gnn"
+    """How messages are made; docs/methods has a page on each."""
+    sampler: Literal["uniform", "random_walk"] = "uniform"
+    """Who is a neighbour: over the declared relations (uniform), or by random-walk importance (PinSage)."""
+    learned: tuple[Literal["entity", "concept", "user"], ...] = ()
+    """Roles of nodes that get a learned vector each beside their features; new ones get their type's mean."""
     layers: int = Field(default=1, ge=0, le=3)
-    """Rounds of attention over neighbours."""
+    """Rounds of messages from neighbours."""
     fan_out: int = Field(default=10, ge=1)
     """Neighbours read per node and edge type, when the vectors are made; at most ``publish.max_neighbours``."""
     sampled_fan_out: int = Field(default=4, ge=1)
@@ -112,6 +118,8 @@ class TrainingSettings(_Settings):
     """Where to train; auto: a GPU where there is one."""
     threads: int = Field(default=0, ge=0)
     """CPU threads; 0: as many as there are."""
+    sampler_threads: int = Field(default=1, ge=0)
+    """Threads that draw batches ahead of the training step; 0: in the step itself. Results do not depend on it."""
     input_dimension: int = Field(default=128, ge=2)
     """Length of each input block fitted per relation or text property."""
     holdout: float = Field(default=0.1, ge=0, lt=1)
@@ -154,11 +162,40 @@ class JudgedEvaluation(_Settings):
         return self
 
 
+class ClickEvaluation(_Settings):
+    """Clicks given views: which of the entities that a user was shown they click, split by time."""
+
+    name: str = "clicks"
+    """How the report calls it."""
+    relation: tuple[str, str, str]
+    """Engagement relation (its triple) with a time; each engagement of a user with an entity is a view."""
+    kinds: tuple[str, ...] = ()
+    """Kinds of engagements that are clicks, where the relation declares a kind; all others are views."""
+    least_weight: float | None = None
+    """Where the relation has no kind: engagements of at least this weight are clicks, lighter ones views."""
+    splits: tuple[Literal["per_user", "global"], ...] = ("per_user", "global")
+    """By time, each user's own or that of all; the first is the headline."""
+    supervision: float = Field(default=0.15, gt=0, lt=1)
+    """Share of the engagements that are learned from, the newest but those for the test; all older ones are links."""
+    test: float = Field(default=0.15, gt=0, lt=1)
+    """Share of the newest engagements, which are tested on."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> ClickEvaluation:
+        if bool(self.kinds) == (self.least_weight is not None):
+            raise ValueError("give either kinds or least_weight: which engagements are clicks")
+        if self.supervision + self.test >= 1:
+            raise ValueError("supervision and test leave no links: together they must be below 1")
+        return self
+
+
 class EvaluationSettings(_Settings):
     """What ``kithkin evaluate`` measures."""
 
     judged: tuple[JudgedEvaluation, ...] = ()
     """Judgements of similar entities."""
+    clicks: tuple[ClickEvaluation, ...] = ()
+    """Clicks given views, measured by ``kithkin evaluate clicks``."""
     users_at: int = Field(default=20, ge=1)
     """Answers counted for a user's held-out engagements."""
     max_users: int = Field(default=5000, ge=1)

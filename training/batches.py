@@ -7,31 +7,31 @@ import torch
 from numpy.typing import NDArray
 
 from graph_store.settings import SpaceSettings
-from model_store.csr import EdgeType
 from model_store.features import FeatureTransforms
-from training.encoders.semantic_gnn import Batch
+from training.edge_inputs import edge_inputs
+from training.encoders import Batch, Edges
 from training.graph import Graph
-from training.neighbours import top_neighbours
-from training.sampling import Exclusion, UniformSampler
-from training.space_model import SpaceModel
+from training.neighbourhoods import neighbourhoods
+from training.sampling import Exclusion
+from training.space_model import SpaceShape
 
 Nodes = NDArray[np.int64]
 
 
 class Batcher:
-    """Features of all nodes and a sampler over their neighbour lists."""
+    """Features of all nodes and a sampler over their neighbourhoods. Threads may share it."""
 
     def __init__(
         self,
         graph: Graph,
         transforms: FeatureTransforms,
-        edge_types: tuple[EdgeType, ...],
+        shape: SpaceShape,
         settings: SpaceSettings,
         *,
         max_neighbours: int,
         seed: int,
     ) -> None:
-        self.graph, self.edge_types = graph, edge_types
+        self.graph, self.shape = graph, shape
         self.types = tuple(node_type.name for node_type in graph.schema.node_types)
         self.offsets = np.array([graph.offsets[name] for name in self.types])
         self.features = {
@@ -39,11 +39,9 @@ class Batcher:
             for name in self.types
         }
         self._layers = settings.layers
-        self._sampler = UniformSampler(
-            {each: top_neighbours(graph.csr(each), max_neighbours) for each in edge_types},
-            {name: graph.num_nodes(name) for name in self.types},
-            fan_out=(settings.sampled_fan_out,) * settings.layers,
-            seed=seed,
+        self._medians = torch.tensor(shape.medians or (0.0,), dtype=torch.float32)
+        self._sampler = (
+            neighbourhoods(graph, settings).sampler(limit=max_neighbours, seed=seed) if self._layers else None
         )
 
     def type_of(self, nodes: Nodes) -> NDArray[np.int64]:
@@ -59,12 +57,13 @@ class Batcher:
             if bounds[number] < bounds[number + 1]
         }
 
-    def batch(self, seeds: dict[str, Nodes], model: SpaceModel, *, key: int, exclude: Exclusion | None = None) -> Batch:
+    def batch(self, seeds: dict[str, Nodes], *, key: int, exclude: Exclusion | None = None) -> Batch:
         """What the vectors of the seeds depend on; the seeds come first within their types."""
-        device = model.medians.device
-        if not self._layers:
+        if self._sampler is None:
+            nothing = torch.empty(0)
+            none = edge_inputs(torch.empty((2, 0), dtype=torch.int64), nothing.long(), nothing, self._medians, nodes=0)
             chosen = {name: seeds.get(name, np.empty(0, np.int64)) for name in self.types}
-            return Batch(features=self._take(chosen, device), edges=[])
+            return self._batch(chosen, [none] * self._layers)
         subgraph = self._sampler.sample(seeds, key=key, exclude=exclude)
         chosen = {name: subgraph.node_ids.get(name, np.empty(0, np.int64)) for name in self.types}
         first, begin = {}, 0
@@ -76,19 +75,27 @@ class Batcher:
             # The last layer needs the edges of the first hop only.
             hops = self._layers - layer
             index, kinds, weights = [np.empty((2, 0), np.int64)], [np.empty(0, np.int64)], [np.empty(0, np.float32)]
-            for number, each in enumerate(self.edge_types):
-                count = sum(subgraph.edges_per_hop[each][:hops])
+            for number, each in enumerate(self.shape.edge_types):
+                count = sum(subgraph.edges_per_hop.get(each, (0,))[:hops])
                 if not count:
                     continue
                 shift = np.array([[first[each.neighbour_type]], [first[each.node_type]]])
-                weight = subgraph.edge_weight[each]
+                # An edge of a metapath has no weight of its own, only an importance.
+                weight = subgraph.edge_weight[each] if each in subgraph.edge_position else subgraph.importance[each]
                 index.append(subgraph.edge_index[each][:, :count] + shift)
                 kinds.append(np.full(count, number))
                 weights.append(np.ones(count, np.float32) if weight is None else weight[:count])
-            kind = torch.from_numpy(np.concatenate(kinds)).to(device)
-            weight_of = model.weight(kind, torch.from_numpy(np.concatenate(weights)).to(device))
-            edges.append((torch.from_numpy(np.concatenate(index, axis=1)).to(device), kind, weight_of))
-        return Batch(features=self._take(chosen, device), edges=edges)
+            edges.append(
+                edge_inputs(
+                    torch.from_numpy(np.concatenate(index, axis=1)),
+                    torch.from_numpy(np.concatenate(kinds)),
+                    torch.from_numpy(np.concatenate(weights)),
+                    self._medians,
+                    nodes=begin,
+                )
+            )
+        return self._batch(chosen, edges)
 
-    def _take(self, chosen: dict[str, Nodes], device: torch.device) -> dict[str, torch.Tensor]:
-        return {name: self.features[name][torch.from_numpy(nodes)].to(device) for name, nodes in chosen.items()}
+    def _batch(self, chosen: dict[str, Nodes], edges: list[Edges]) -> Batch:
+        rows = {name: torch.from_numpy(nodes) for name, nodes in chosen.items()}
+        return Batch(features={name: self.features[name][rows[name]] for name in rows}, rows=rows, edges=edges)

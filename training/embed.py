@@ -12,8 +12,9 @@ from graph_store.progress import NoProgress, Progress
 from graph_store.schema import NodeRole
 from model_store.csr import Csr, EdgeType
 from model_store.features import FeatureTransforms
+from training.edge_inputs import edge_inputs
 from training.graph import Graph
-from training.neighbours import top_neighbours
+from training.neighbourhoods import neighbourhoods
 from training.signals import mean_of_entities
 from training.space_model import SpaceModel
 
@@ -69,7 +70,7 @@ def _embed(
     settings, every = model.settings, [node_type.name for node_type in graph.schema.node_types]
     signal_width = model.shape.signal_width
     features = {each: transforms.apply(each, graph.properties(each), graph.links(each)) for each in every}
-    lists = {each: top_neighbours(graph.csr(each), settings.fan_out) for each in model.shape.edge_types}
+    lists = neighbourhoods(graph, settings).lists(settings.fan_out)
 
     with progress.task(f"embed {model.shape.name}", settings.layers + 1, "layers") as task:
         state: dict[str, Floats] = {}
@@ -80,6 +81,7 @@ def _embed(
             if signal_width and graph.schema.node_type(each).role is not NodeRole.ENTITY:
                 signals[each] = mean_of_entities(graph, each, signals, signal_width)
         smoothed = dict(signals)
+        focal = state
         states: list[dict[str, Floats]] = []
         for layer in range(settings.layers):
             states.append(
@@ -87,7 +89,7 @@ def _embed(
             )
             if layer == 0 and signal_width:
                 smoothed = _smoothed(model, graph, lists, signals)
-            state = {each: _layer(model, layer, each, state, lists, device) for each in every}
+            state = {each: _layer(model, layer, each, state, focal[each], lists, device) for each in every}
             task.advance()
         vectors = {
             each: _vectors(model, each, features[each], state[each], smoothed[each], device, joined)
@@ -115,7 +117,8 @@ def _layer_zero(model: SpaceModel, node_type: str, features: Floats, device: tor
     states, signals = [], []
     for first in range(0, len(features), _NODES_AT_ONCE):
         part = torch.from_numpy(features[first : first + _NODES_AT_ONCE]).to(device)
-        states.append(model.encoder.project(node_type, part).cpu().numpy())
+        rows = torch.arange(first, first + len(part), device=device) if node_type in model.encoder.learned else None
+        states.append(model.encoder.project(node_type, part, rows).cpu().numpy())
         signals.append(model.signals(node_type, part).cpu().numpy())
     empty = np.zeros((0, model.settings.hidden), np.float32), np.zeros((0, model.shape.signal_width), np.float32)
     return np.concatenate([empty[0], *states]), np.concatenate([empty[1], *signals])
@@ -126,6 +129,7 @@ def _layer(
     layer: int,
     node_type: str,
     state: dict[str, Floats],
+    focal: Floats,
     lists: dict[EdgeType, Csr],
     device: torch.device,
 ) -> Floats:
@@ -147,15 +151,19 @@ def _layer(
             kinds.append(np.full(high - low, number))
             weights.append(np.ones(high - low, np.float32) if csr.weight is None else csr.weight[low:high])
             count += len(unique)
-        edge_type = torch.from_numpy(np.concatenate([np.zeros(0, np.int64), *kinds])).to(device)
-        weight = torch.from_numpy(np.concatenate([np.zeros(0, np.float32), *weights])).to(device)
+        edges = edge_inputs(
+            torch.from_numpy(np.concatenate([np.zeros((2, 0), np.int64), *index], axis=1)).to(device),
+            torch.from_numpy(np.concatenate([np.zeros(0, np.int64), *kinds])).to(device),
+            torch.from_numpy(np.concatenate([np.zeros(0, np.float32), *weights])).to(device),
+            model.medians,
+            nodes=last - first,
+        )
         out[first:last] = (
             conv(
                 torch.from_numpy(own[first:last]).to(device),
                 torch.from_numpy(np.concatenate([own[:0], *neighbours])).to(device),
-                torch.from_numpy(np.concatenate([np.zeros((2, 0), np.int64), *index], axis=1)).to(device),
-                edge_type,
-                model.weight(edge_type, weight),
+                edges,
+                torch.from_numpy(focal[first:last]).to(device),
             )
             .cpu()
             .numpy()

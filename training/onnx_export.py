@@ -6,7 +6,6 @@ the comparison holds either to the same result.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +13,16 @@ import numpy as np
 import onnx
 import torch
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
-from torch import Tensor, nn
+from onnx import TensorProto
 
 from graph_store.schema import NodeRole
-from training.encoders.semantic_gnn import LARGEST_SCORE, SemanticConv
+from training.edge_inputs import LEAST_WEIGHT
+from training.encoders import Convolution
+from training.encoders.onnx_graph import OnnxEdges, OnnxGraph
 from training.errors import EncoderMismatch
 from training.space_model import OnlineEncoder, SpaceModel
 
 TOLERANCE = 1e-5
-_OPSET = 20
-_IR_VERSION = 10
 
 
 def export_encoder(model: SpaceModel, node_type: str, path: Path, *, seed: int = 0) -> float:
@@ -49,170 +47,82 @@ class _EncoderGraph:
     """``OnlineEncoder.forward`` as ONNX operators; names and shapes as in docs/architecture.md."""
 
     def __init__(self, model: SpaceModel, node_type: str) -> None:
-        self.model, self.node_type = model, node_type
-        self._nodes: list[Any] = []
-        self._constants: list[Any] = []
+        self.model, self.node_type, self.graph = model, node_type, OnnxGraph()
 
     def build(self) -> Any:
-        model, encoder = self.model, self.model.encoder
-        inputs = [_input("features", TensorProto.FLOAT, ["N", model.shape.widths[self.node_type]])]
-        state = self._gelu(self._linear("features", encoder.input[self.node_type]))
+        model, encoder, graph = self.model, self.model.encoder, self.graph
+        features = graph.input("features", TensorProto.FLOAT, ["N", model.shape.widths[self.node_type]])
+        state = focal = encoder.project_to_onnx(graph, self.node_type, features)
         signals = ""
         if model.shape.signal_width:
-            matrix = self._constant(model.get_buffer(f"signals_of_{self.node_type}"))
-            signals = self._unit(self._op("MatMul", "features", matrix), 1e-12)
+            matrix = graph.constant(model.get_buffer(f"signals_of_{self.node_type}"))
+            signals = graph.unit(graph.op("MatMul", features, matrix), 1e-12)
         if model.settings.layers:
-            inputs += [
-                _input("edge_type", TensorProto.INT64, ["N", "K"]),
-                _input("weight", TensorProto.FLOAT, ["N", "K"]),
-                _input("mask", TensorProto.BOOL, ["N", "K"]),
-            ]
-            inputs += [
-                _input(f"states_{layer}", TensorProto.FLOAT, ["N", "K", width])
-                for layer, width in enumerate(model.state_widths)
-            ]
-            weight, mask, member = self._edges()
+            graph.input("edge_type", TensorProto.INT64, ["N", "K"])
+            graph.input("weight", TensorProto.FLOAT, ["N", "K"])
+            graph.input("mask", TensorProto.BOOL, ["N", "K"])
+            for layer, width in enumerate(model.state_widths):
+                graph.input(f"states_{layer}", TensorProto.FLOAT, ["N", "K", width])
+            edges = self._edges()
             for layer, conv in enumerate(encoder.convs):
+                assert isinstance(conv, Convolution)
                 published = f"states_{layer}"
                 if layer == 0 and signals:
-                    published = self._slice(published, 0, model.settings.hidden)
-                state = self._conv(conv, state, published, weight, mask, member)
+                    published = graph.slice(published, 0, model.settings.hidden)
+                state = conv.to_onnx(graph, state, published, edges, focal)
             if signals:
-                published = self._slice("states_0", model.settings.hidden, model.state_widths[0])
-                signals = self._smoothed(signals, published, member)
-        vector = self._op(
-            "Add", self._linear(state, encoder.output), self._linear("features", encoder.skip[self.node_type])
-        )
-        self._finish(self._unit(vector, 1e-6), state, signals)
-        output = helper.make_tensor_value_info("vector", TensorProto.FLOAT, ["N", model.settings.dimension])
-        graph = helper.make_graph(
-            self._nodes, f"{model.shape.name}_{self.node_type}", inputs, [output], self._constants
-        )
-        made = helper.make_model(
-            graph, opset_imports=[helper.make_opsetid("", _OPSET)], ir_version=_IR_VERSION, producer_name="kithkin"
-        )
-        onnx.checker.check_model(made, full_check=True)
-        return made
+                published = graph.slice("states_0", model.settings.hidden, model.state_widths[0])
+                signals = self._smoothed(signals, published, edges.member)
+        self._finish(encoder.head_to_onnx(graph, self.node_type, features, state), state, signals)
+        return graph.model(f"{model.shape.name}_{self.node_type}", {"vector": ["N", model.settings.dimension]})
 
-    def _edges(self) -> tuple[str, str, str]:
-        """Scaled weights [N, K, 1], the mask [N, K, 1] and membership [N, K, edge types], as floats."""
-        median = self._op("Gather", self._constant(self.model.medians), "edge_type")
-        ratio = self._op(
-            "Div", self._op("Max", "weight", self._number(0.0)), self._op("Max", median, self._number(1e-12))
+    def _edges(self) -> OnnxEdges:
+        """``padded_edge_inputs``."""
+        graph, medians = self.graph, self.model.medians
+        least = graph.number(LEAST_WEIGHT)
+        median = graph.op("Gather", graph.constant(medians), "edge_type")
+        ratio = graph.op("Div", graph.op("Max", "weight", graph.number(0.0)), graph.op("Max", median, least))
+        scaled = graph.op(
+            "Div", graph.op("Log", graph.op("Add", ratio, graph.number(1.0))), graph.number(float(np.log(2.0)))
         )
-        scaled = self._op(
-            "Div", self._op("Log", self._op("Add", ratio, self._number(1.0))), self._number(float(np.log(2.0)))
-        )
-        weighted = self._op("Greater", median, self._number(0.0))
-        weight = self._op("Where", weighted, scaled, self._number(1.0))
-        mask = self._op("Unsqueeze", self._op("Cast", "mask", to=TensorProto.FLOAT), self._integers([2]))
-        kinds = self._integers(list(range(max(len(self.model.shape.edge_types), 1))))
-        same = self._op("Equal", self._op("Unsqueeze", "edge_type", self._integers([2])), kinds)
-        member = self._op("Mul", self._op("Cast", same, to=TensorProto.FLOAT), mask)
-        return self._op("Unsqueeze", weight, self._integers([2])), mask, member
-
-    def _conv(self, conv: nn.Module, state: str, neighbours: str, weight: str, mask: str, member: str) -> str:
-        assert isinstance(conv, SemanticConv)
-        heads, width = conv.heads, conv.width
-        split, split_many = self._integers([0, heads, width]), self._integers([0, 0, heads, width])
-        query = self._op("Reshape", self._linear(state, conv.query), split)
-        key = self._op("Reshape", self._linear(neighbours, conv.key), split_many)
-        value = self._op("Reshape", self._linear(neighbours, conv.value), split_many)
-        key = self._op("Add", key, self._op("Gather", self._constant(conv.edge_key), "edge_type"))
-        value = self._op("Add", value, self._op("Gather", self._constant(conv.edge_value), "edge_type"))
-        product = self._op("Mul", self._op("Unsqueeze", query, self._integers([1])), key)
-        score = self._op("Mul", self._sum(product, -1, keep=0), self._number(width**-0.5))
-        slope = self._op("Gather", self._constant(conv.edge_weight), "edge_type")
-        score = self._op("Add", score, self._op("Mul", slope, weight))
-        exponent = self._op("Mul", self._exponent(score), mask)  # [N, K, heads]
-        total = self._op("MatMul", self._op("Transpose", member, perm=[0, 2, 1]), exponent)  # [N, edge types, heads]
-        present = self._op("Greater", total, self._number(0.0))
-
-        relation = self._op("Reshape", self._linear(state, conv.relation_query), split)
-        keys = self._constant(conv.relation_key.permute(1, 2, 0))  # [heads, width, edge types]
-        # [heads, N, width] x [heads, width, edge types] -> [N, edge types, heads]
-        scores = self._op("MatMul", self._op("Transpose", relation, perm=[1, 0, 2]), keys)
-        scores = self._op("Transpose", scores, perm=[1, 2, 0])
-        scores = self._op("Mul", scores, self._number(width**-0.5))
-        scores = self._op("Add", scores, self._constant(conv.relation_bias))
-        importance = self._op("Mul", self._exponent(scores), self._op("Cast", present, to=TensorProto.FLOAT))
-        beta = self._op("Div", importance, self._op("Add", self._sum(importance, 1, keep=1), self._number(1.0)))
-
-        share = self._op("Div", beta, self._op("Max", total, self._number(1e-30)))
-        share = self._op("Where", present, share, self._number(0.0))
-        share = self._op("Mul", exponent, self._op("MatMul", member, share))
-        message = self._op("Mul", self._op("Unsqueeze", share, self._integers([3])), value)
-        gathered = self._op("Reshape", self._sum(message, 1, keep=0), self._integers([0, heads * width]))
-        return self._op("Add", state, self._linear(self._gelu(gathered), conv.output))
+        weighted = graph.op("Greater", median, graph.number(0.0))
+        weight = graph.op("Where", weighted, scaled, graph.number(1.0))
+        mask = graph.unsqueeze(graph.op("Cast", "mask", to=TensorProto.FLOAT), 2)
+        same = graph.op("Equal", graph.unsqueeze("edge_type", 2), graph.integers(list(range(len(medians)))))
+        member = graph.op("Mul", graph.op("Cast", same, to=TensorProto.FLOAT), mask)  # [N, K, edge types]
+        raw = graph.op("Mul", graph.unsqueeze(graph.op("Max", "weight", least), 2), mask)  # [N, K, 1]
+        total = graph.op("MatMul", graph.op("Transpose", member, perm=[0, 2, 1]), raw)  # [N, edge types, 1]
+        inverse = graph.op("Div", graph.number(1.0), graph.op("Max", total, least))
+        share = graph.op("Mul", raw, graph.op("MatMul", member, inverse))
+        return OnnxEdges(type="edge_type", weight=graph.unsqueeze(weight, 2), share=share, mask=mask, member=member)
 
     def _smoothed(self, signals: str, neighbours: str, member: str) -> str:
-        one = self._number(1.0)
-        count = self._sum(member, 1, keep=0)  # [N, edge types]
-        there = self._op("Cast", self._op("Greater", count, self._number(0.0)), to=TensorProto.FLOAT)
-        present = self._op("Max", self._sum(there, 1, keep=1), one)
-        share = self._op("Unsqueeze", self._op("Div", one, self._op("Max", count, one)), self._integers([2]))
-        share = self._op("Div", self._op("MatMul", member, share), self._op("Unsqueeze", present, self._integers([2])))
-        mean = self._sum(self._op("Mul", share, neighbours), 1, keep=0)
-        scaled = self._op("Mul", mean, self._number(self.model.settings.smoothing))
-        return self._unit(self._op("Add", signals, scaled), 1e-12)
+        graph = self.graph
+        one = graph.number(1.0)
+        count = graph.sum(member, 1, keep=0)  # [N, edge types]
+        there = graph.op("Cast", graph.op("Greater", count, graph.number(0.0)), to=TensorProto.FLOAT)
+        present = graph.op("Max", graph.sum(there, 1, keep=1), one)
+        share = graph.unsqueeze(graph.op("Div", one, graph.op("Max", count, one)), 2)
+        share = graph.op("Div", graph.op("MatMul", member, share), graph.unsqueeze(present, 2))
+        mean = graph.sum(graph.op("Mul", share, neighbours), 1, keep=0)
+        scaled = graph.op("Mul", mean, graph.number(self.model.settings.smoothing))
+        return graph.unit(graph.op("Add", signals, scaled), 1e-12)
 
     def _finish(self, vector: str, state: str, signals: str) -> None:
-        model = self.model
+        model, graph = self.model, self.graph
         if model.shape.inner_product:
-            bias = self._linear(state, model.encoder.bias[self.node_type])
+            bias = graph.linear(state, model.encoder.bias[self.node_type])
             if model.shape.roles[self.node_type] == NodeRole.USER.value:
-                vector = self._op("Div", vector, self._number(model.settings.temperature))
-                zero = self._op("Mul", bias, self._number(0.0))
-                bias = self._op("Add", zero, self._number(1.0))
-            self._op("Concat", vector, bias, axis=1, output="vector")
+                vector = graph.op("Div", vector, graph.number(model.settings.temperature))
+                zero = graph.op("Mul", bias, graph.number(0.0))
+                bias = graph.op("Add", zero, graph.number(1.0))
+            graph.op("Concat", vector, bias, axis=1, output="vector")
         elif signals:
-            weighted = self._op("Mul", signals, self._number(model.settings.signals))
-            joined = self._op("Concat", vector, weighted, axis=1)
-            self._unit(self._op("MatMul", joined, self._constant(model.projection.T)), 1e-12, output="vector")
+            weighted = graph.op("Mul", signals, graph.number(model.settings.signals))
+            joined = graph.op("Concat", vector, weighted, axis=1)
+            graph.unit(graph.op("MatMul", joined, graph.constant(model.projection.T)), 1e-12, output="vector")
         else:
-            self._op("Identity", vector, output="vector")
-
-    def _op(self, kind: str, *inputs: str, output: str = "", **attributes: Any) -> str:
-        name = output or f"{kind}_{len(self._nodes)}"
-        self._nodes.append(helper.make_node(kind, list(inputs), [name], **attributes))
-        return name
-
-    def _constant(self, value: Tensor | NDArray[Any]) -> str:
-        array = value.detach().cpu().numpy() if isinstance(value, Tensor) else value
-        name = f"constant_{len(self._constants)}"
-        self._constants.append(numpy_helper.from_array(np.ascontiguousarray(array), name))
-        return name
-
-    def _number(self, value: float) -> str:
-        return self._constant(np.array(value, np.float32))
-
-    def _integers(self, values: Sequence[int]) -> str:
-        return self._constant(np.array(values, np.int64))
-
-    def _linear(self, name: str, linear: nn.Module) -> str:
-        assert isinstance(linear, nn.Linear)
-        product = self._op("MatMul", name, self._constant(linear.weight.T))
-        return product if linear.bias is None else self._op("Add", product, self._constant(linear.bias))
-
-    def _gelu(self, name: str) -> str:
-        return self._op("Gelu", name)
-
-    def _exponent(self, name: str) -> str:
-        return self._op("Exp", self._op("Clip", name, self._number(-LARGEST_SCORE), self._number(LARGEST_SCORE)))
-
-    def _sum(self, name: str, axis: int, *, keep: int) -> str:
-        return self._op("ReduceSum", name, self._integers([axis]), keepdims=keep)
-
-    def _slice(self, name: str, start: int, stop: int) -> str:
-        return self._op("Slice", name, self._integers([start]), self._integers([stop]), self._integers([-1]))
-
-    def _unit(self, name: str, least: float, output: str = "") -> str:
-        length = self._op("ReduceL2", name, self._integers([1]), keepdims=1)
-        return self._op("Div", name, self._op("Max", length, self._number(least)), output=output)
-
-
-def _input(name: str, kind: int, shape: list[str | int]) -> Any:
-    return helper.make_tensor_value_info(name, kind, shape)
+            graph.op("Identity", vector, output="vector")
 
 
 def _difference(model: SpaceModel, node_type: str, path: Path, seed: int) -> float:

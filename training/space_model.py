@@ -15,11 +15,10 @@ from graph_store.schema import NodeRole
 from graph_store.settings import SpaceSettings
 from model_store.csr import EdgeType
 from model_store.features import FeatureTransforms
-from training.encoders import SemanticEncoder
-from training.fit_features import median_weight
+from training.edge_inputs import members, padded_edge_inputs
+from training.encoders import Batch, build_encoder
 from training.graph import Graph
-
-_LN2 = float(np.log(2.0))
+from training.neighbourhoods import learned_types, neighbourhoods
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +35,8 @@ class SpaceShape:
     edge_types: tuple[EdgeType, ...]
     medians: tuple[float, ...]
     """Median weight per edge type; 0: no weight."""
+    learned: dict[str, int]
+    """Number of nodes of the types that have learned vectors."""
     signal_width: int
     """Columns of the reduced signals; 0: the encoder alone."""
 
@@ -44,14 +45,16 @@ class SpaceShape:
         cls, name: str, graph: Graph, transforms: FeatureTransforms, settings: SpaceSettings, *, inner_product: bool
     ) -> SpaceShape:
         types = [node_type.name for node_type in graph.schema.node_types]
+        near = neighbourhoods(graph, settings)
         return cls(
             name=name,
             inner_product=inner_product,
             widths={each: transforms.width(each) for each in types},
             blocks={each: (*(block.width for block in transforms.blocks[each]), 1) for each in types},
             roles={node_type.name: node_type.role.value for node_type in graph.schema.node_types},
-            edge_types=graph.edge_types,
-            medians=tuple(median_weight(graph.csr(each)) for each in graph.edge_types),
+            edge_types=near.edge_types,
+            medians=near.medians,
+            learned=learned_types(graph, settings),
             signal_width=0 if inner_product or settings.signals == 0 else settings.dimension,
         )
 
@@ -71,16 +74,13 @@ class SpaceModel(nn.Module):
         super().__init__()
         self.shape, self.settings = shape, settings
         inner = settings.dimension - 1 if shape.inner_product else settings.dimension
-        self.encoder = SemanticEncoder(
+        self.encoder = build_encoder(
+            settings,
             shape.widths,
             shape.blocks,
-            edge_types=max(len(shape.edge_types), 1),
-            hidden=settings.hidden,
+            edge_types=len(shape.edge_types),
             dimension=inner,
-            layers=settings.layers,
-            heads=settings.heads,
-            dropout=settings.dropout,
-            block_dropout=settings.block_dropout,
+            learned=shape.learned,
         )
         for name, width in shape.widths.items():
             self.register_buffer(f"signals_of_{name}", torch.zeros(width, shape.signal_width))
@@ -103,11 +103,10 @@ class SpaceModel(nn.Module):
         """Unit signals [N, signal width] from features; zeros for types that have none of their own."""
         return _unit(features @ self.get_buffer(f"signals_of_{node_type}"))
 
-    def weight(self, edge_type: Tensor, weight: Tensor) -> Tensor:
-        """``ln(1 + w / median) / ln 2`` of raw weights; 1 where the relation has none."""
-        median = self.medians[edge_type]
-        scaled = torch.log1p(weight.clamp_min(0.0) / median.clamp_min(1e-12)) / _LN2
-        return torch.where(median > 0, scaled, torch.ones_like(scaled))
+    def encode(self, batch: Batch, seeds: Mapping[str, int]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Vectors and biases of the seeds, see ``Encoder.forward``; what a training step calls."""
+        found: tuple[dict[str, Tensor], dict[str, Tensor]] = self.encoder(batch.to(self.medians.device), seeds)
+        return found
 
     def finish(self, node_type: str, vector: Tensor, bias: Tensor, signals: Tensor) -> Tensor:
         """The published vector [N, dimension] from the encoder's vector and bias, and the smoothed signals."""
@@ -145,15 +144,14 @@ class OnlineEncoder(nn.Module):
     ) -> Tensor:
         model, encoder = self.model, self.model.encoder
         hidden = model.settings.hidden
-        state = encoder.project(self.node_type, features)
+        state = focal = encoder.project(self.node_type, features)
         signals = model.signals(self.node_type, features)
         if edge_type is not None and weight is not None and mask is not None:
-            scaled = model.weight(edge_type, weight)
+            edges = padded_edge_inputs(edge_type, weight, mask, model.medians)
             for conv, published in zip(encoder.convs, states, strict=True):
-                state = conv.forward_padded(state, published[..., :hidden], edge_type, scaled, mask)  # type: ignore[operator]
+                state = conv.forward_padded(state, published[..., :hidden], edges, focal)  # type: ignore[operator]
             if model.shape.signal_width:
-                kinds = torch.arange(max(len(model.shape.edge_types), 1), device=features.device)
-                member = ((edge_type[..., None] == kinds) & mask[..., None]).to(features.dtype)
+                member = members(edge_type, mask, len(model.medians))
                 count = member.sum(1)  # [N, edge types]
                 present = (count > 0).to(features.dtype).sum(1, keepdim=True).clamp_min(1.0)
                 share = torch.einsum("nke,ne->nk", member, 1.0 / count.clamp_min(1.0)) / present

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from graph_store.progress import NoProgress, Progress
 from graph_store.project import Project
@@ -26,11 +26,10 @@ from training.fit_features import fit_features
 from training.graph import Graph, Snapshot, engagements
 from training.holdout import split_newest
 from training.model import TrainedModel
-from training.objectives import PairTasks, SimilarLoss, UserLoss, similar_tasks
+from training.objectives import Objective, PairTasks, SimilarLoss, UserLoss, similar_tasks
+from training.sampling import prefetch
 from training.signals import block_weights, signal_matrix
 from training.space_model import SpaceModel, SpaceShape
-
-Loss = Callable[[SpaceModel, int], Tensor | None]
 
 _MIN_STEPS = 30
 _MAX_STEPS = {"similar": 200, "user": 300}
@@ -76,15 +75,13 @@ def train(
 
         # similar: build, fit
         tasks = similar_tasks(whole, balance=settings.similar.balance, concept_share=settings.similar.concept_share)
-        batcher = Batcher(
-            whole, transforms, whole.edge_types, settings.similar, max_neighbours=limit, seed=settings.seed
-        )
         torch.manual_seed(settings.seed)
         shape = SpaceShape.of("similar", whole, transforms, settings.similar, inner_product=False)
+        batcher = Batcher(whole, transforms, shape, settings.similar, max_neighbours=limit, seed=settings.seed)
         model = SpaceModel(shape, settings.similar).to(device)
         _set_signals(model, whole, transforms, batcher, tasks, settings)
         if tasks.sources:
-            loss = SimilarLoss(batcher, tasks, settings.seed)
+            loss = SimilarLoss(batcher, tasks, settings.similar, settings.seed)
             edges = sum(source.edges for source in tasks.sources)
             metrics["similar"] = _fit(model, loss, edges, settings, folder / "similar", start, resume, progress)
         else:
@@ -102,7 +99,7 @@ def train(
             torch.manual_seed(settings.seed)
             shape = SpaceShape.of("user", split.graph, transforms, settings.user, inner_product=True)
             model = SpaceModel(shape, settings.user).to(device)
-            user_loss = UserLoss(split.graph, transforms, settings.user, limit=limit, seed=settings.seed)
+            user_loss = UserLoss(split.graph, transforms, shape, settings.user, limit=limit, seed=settings.seed)
             metrics["user"] = _fit(model, user_loss, edges, settings, folder / "user", start, resume, progress)
             spaces["user"] = model.cpu().eval()
 
@@ -122,7 +119,7 @@ def resolved_steps(space: str, settings: SpaceSettings, edges: int) -> int:
 
 def _fit(
     model: SpaceModel,
-    loss_of: Loss,
+    objective: Objective,
     edges: int,
     settings: TrainingSettings,
     folder: Path,
@@ -136,15 +133,16 @@ def _fit(
     optimiser = torch.optim.AdamW(model.parameters(), lr=own.learning_rate, weight_decay=own.weight_decay)
     done, last = load_checkpoint(folder, model, optimiser, start=start) if resume else (0, float("nan"))
     begun = time.monotonic()
-    with progress.task(f"train {model.shape.name}", steps, "steps") as task:
+    drawn = prefetch((partial(objective.draw, step) for step in range(done, steps)), threads=settings.sampler_threads)
+    with progress.task(f"train {model.shape.name}", steps, "steps") as task, closing(drawn):
         task.advance(done)
-        for step in range(done, steps):
+        for step, asked in zip(range(done, steps), drawn, strict=True):
             for group in optimiser.param_groups:
                 group["lr"] = own.learning_rate * _schedule(step, steps)
             torch.manual_seed(_step_seed(settings.seed, step))
             model.train()
-            loss = loss_of(model, step)
-            if loss is not None:
+            if asked is not None:
+                loss = objective.loss(model, asked)
                 optimiser.zero_grad(set_to_none=True)
                 loss.backward()  # type: ignore[no-untyped-call]
                 torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)

@@ -13,9 +13,9 @@ from graph_store.settings import SpaceSettings
 from model_store.csr import Csr, EdgeType
 from model_store.features import FeatureTransforms
 from tests.memory_snapshot import MemorySnapshot, themes_snapshot
-from training import onnx_export
 from training.embed import embed
-from training.encoders import SemanticConv
+from training.encoders import Edges, PaddedEdges, SemanticConv
+from training.encoders.onnx_graph import OnnxGraph
 from training.errors import EncoderMismatch
 from training.fit_features import fit_features
 from training.graph import Graph
@@ -39,6 +39,13 @@ def edges() -> tuple[Tensor, Tensor, Tensor]:
     """Node 0: two edges of type 0, one of type 2; node 1: none; node 2: three of type 1."""
     index = torch.tensor([[0, 1, 2, 3, 4, 0], [0, 0, 0, 2, 2, 2]])
     return index, torch.tensor([0, 0, 2, 1, 1, 1]), torch.tensor([1.0, 2.0, 0.5, 1.0, 3.0, 1.0])
+
+
+def messages(conv: SemanticConv, nodes: Tensor, neighbours: Tensor, edges: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+    index, kinds, weights = edges
+    listed = Edges(index=index, type=kinds, weight=weights, share=torch.ones_like(weights))
+    found: Tensor = conv(nodes, neighbours, listed, nodes)
+    return found
 
 
 def attention_by_loop(conv: SemanticConv, nodes: Tensor, neighbours: Tensor) -> Tensor:
@@ -79,7 +86,7 @@ def attention_by_loop(conv: SemanticConv, nodes: Tensor, neighbours: Tensor) -> 
 
 def test_one_pass_over_the_combined_key_is_the_loop_over_relations(conv: SemanticConv) -> None:
     nodes, neighbours = torch.randn(3, HIDDEN), torch.randn(5, HIDDEN)
-    found = conv(nodes, neighbours, *edges())
+    found = messages(conv, nodes, neighbours, edges())
     assert torch.allclose(found, attention_by_loop(conv, nodes, neighbours), atol=1e-6)
 
 
@@ -95,8 +102,8 @@ def test_padded_form_is_the_edge_list_form(conv: SemanticConv) -> None:
         slot = int(mask[node].sum())
         padded[node, slot], kind[node, slot], weight[node, slot] = neighbours[index[0, e]], kinds[e], weights[e]
         mask[node, slot] = True
-    found = conv.forward_padded(nodes, padded, kind, weight, mask)
-    assert torch.allclose(found, conv(nodes, neighbours, index, kinds, weights), atol=1e-6)
+    found = conv.forward_padded(nodes, padded, PaddedEdges(type=kind, weight=weight, share=weight, mask=mask), nodes)
+    assert torch.allclose(found, messages(conv, nodes, neighbours, edges()), atol=1e-6)
 
 
 def test_a_rare_relation_is_not_drowned(conv: SemanticConv) -> None:
@@ -108,8 +115,7 @@ def test_a_rare_relation_is_not_drowned(conv: SemanticConv) -> None:
     def after(count: int) -> Tensor:
         index = torch.tensor([[0, *[1] * count], [0] * (count + 1)])
         kinds = torch.tensor([2, *[0] * count])
-        found: Tensor = conv(node, neighbours, index, kinds, torch.ones(count + 1))
-        return found
+        return messages(conv, node, neighbours, (index, kinds, torch.ones(count + 1)))
 
     assert torch.allclose(after(1), after(1000), atol=1e-5)
     assert not torch.allclose(after(1), node, atol=1e-3)
@@ -119,18 +125,18 @@ def test_no_edges_leave_a_node_as_it_is_but_for_the_constant(conv: SemanticConv)
     nodes = torch.randn(2, HIDDEN)
     none = torch.zeros((2, 0), dtype=torch.int64), torch.zeros(0, dtype=torch.int64), torch.zeros(0)
     expected = nodes + conv.output(torch.zeros(HIDDEN))
-    assert torch.allclose(conv(nodes, nodes[:0], *none), expected, atol=1e-6)
+    assert torch.allclose(messages(conv, nodes, nodes[:0], none), expected, atol=1e-6)
 
 
 def test_huge_scores_do_not_overflow(conv: SemanticConv) -> None:
     nodes, neighbours = torch.randn(3, HIDDEN) * 1e4, torch.randn(5, HIDDEN) * 1e4
-    assert torch.isfinite(conv(nodes, neighbours, *edges())).all()
+    assert torch.isfinite(messages(conv, nodes, neighbours, edges())).all()
 
 
 def test_every_parameter_is_trained() -> None:
     torch.manual_seed(1)
     conv = SemanticConv(HIDDEN, HEADS, KINDS, dropout=0.0)
-    conv(torch.randn(3, HIDDEN), torch.randn(5, HIDDEN), *edges()).pow(2).sum().backward()
+    messages(conv, torch.randn(3, HIDDEN), torch.randn(5, HIDDEN), edges()).pow(2).sum().backward()
     for name, parameter in conv.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.abs().sum() > 0, name
@@ -250,10 +256,10 @@ def test_an_encoder_that_differs_is_refused(
 ) -> None:
     model = untrained(themes, layers=1, inner_product=False)
     # A graph that forgets the residual.
-    original = onnx_export._EncoderGraph._linear
+    original = OnnxGraph.linear
     monkeypatch.setattr(
-        onnx_export._EncoderGraph,
-        "_linear",
+        OnnxGraph,
+        "linear",
         lambda self, name, linear: original(
             self, name, linear if linear.bias is None else torch.nn.Linear(*linear.weight.T.shape)
         ),

@@ -1,24 +1,21 @@
-"""Relation-aware attention over entities, concepts and users.
+"""SemanticGNN's convolution: attention within each relation, then among relations.
 
-After SemanticGNN (arXiv 2312.04071, section 4): neighbours compete within their relation, then relations compete with
-each other at each node, so a relation a thousand times rarer than another is not drowned by it.
+Relation-aware attention (SemanticGNN, arXiv 2312.04071, section 4): neighbours compete within their relation, then
+relations compete with each other at each node, so a relation a thousand times rarer than another is not drowned by it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-
 import torch
+from onnx import TensorProto
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-LARGEST_SCORE = 30.0
-"""Attention scores are clamped to +-this: exp() of them is safe without subtracting a maximum per group, which the
-edge-list form and the padded form would have to do in two ways."""
+from training.encoders.convolution import LARGEST_SCORE, Convolution, Edges, PaddedEdges
+from training.encoders.onnx_graph import OnnxEdges, OnnxGraph
 
 
-class SemanticConv(nn.Module):
+class SemanticConv(Convolution):
     """One round of attention over typed edges: ``h_i + W_o sum_e beta_ie sum_j alpha_ij v_j``.
 
     ``alpha`` is a softmax over the neighbours j of i within edge type e (one pass over the combined key (i, e));
@@ -55,23 +52,16 @@ class SemanticConv(nn.Module):
         nn.init.zeros_(self.edge_weight)
         nn.init.zeros_(self.relation_bias)
 
-    def forward(
-        self, nodes: Tensor, neighbours: Tensor, edge_index: Tensor, edge_type: Tensor, edge_weight: Tensor
-    ) -> Tensor:
-        """Edge-list form.
-
-        ``nodes`` [N, hidden] receive; ``neighbours`` [M, hidden] send; ``edge_index`` int64 [2, E] (row 0: position in
-        ``neighbours``, row 1: position in ``nodes``); ``edge_type`` int64 [E]; ``edge_weight`` [E], 1 at the
-        relation's median. Returns [N, hidden].
-        """
-        sender, receiver = edge_index[0], edge_index[1]
+    def forward(self, nodes: Tensor, neighbours: Tensor, edges: Edges, focal: Tensor) -> Tensor:
+        """See ``Convolution.forward``; without a focal point."""
+        sender, receiver, edge_type = edges.index[0], edges.index[1], edges.type
         count = nodes.shape[0]
         query = self.query(nodes).view(count, self.heads, self.width)
         key = self.key(neighbours).view(-1, self.heads, self.width)
         value = self.value(neighbours).view(-1, self.heads, self.width)
 
         score = (query[receiver] * (key[sender] + self.edge_key[edge_type])).sum(-1) * self.width**-0.5  # [E, heads]
-        score = score + self.edge_weight[edge_type] * edge_weight[:, None]
+        score = score + self.edge_weight[edge_type] * edges.weight[:, None]
         exponent = score.clamp(-LARGEST_SCORE, LARGEST_SCORE).exp()
         group = receiver * self.edge_types + edge_type
         total = exponent.new_zeros(count * self.edge_types, self.heads).index_add(0, group, exponent)
@@ -81,15 +71,14 @@ class SemanticConv(nn.Module):
         gathered = nodes.new_zeros(count, self.heads, self.width).index_add(0, receiver, message)
         return self._update(nodes, gathered.flatten(1))
 
-    def forward_padded(
-        self, nodes: Tensor, neighbours: Tensor, edge_type: Tensor, edge_weight: Tensor, mask: Tensor
-    ) -> Tensor:
-        """The same with ``neighbours`` [N, K, hidden], ``edge_type``, ``edge_weight`` and ``mask`` [N, K]."""
+    def forward_padded(self, nodes: Tensor, neighbours: Tensor, edges: PaddedEdges, focal: Tensor) -> Tensor:
+        """See ``Convolution.forward_padded``."""
+        edge_type, mask = edges.type, edges.mask
         query = self.query(nodes).unflatten(1, (self.heads, self.width))
         key = self.key(neighbours).unflatten(2, (self.heads, self.width))
         value = self.value(neighbours).unflatten(2, (self.heads, self.width))
         score = (query[:, None] * (key + self.edge_key[edge_type])).sum(-1) * self.width**-0.5  # [N, K, heads]
-        score = score + self.edge_weight[edge_type] * edge_weight[..., None]
+        score = score + self.edge_weight[edge_type] * edges.weight[..., None]
         exponent = score.clamp(-LARGEST_SCORE, LARGEST_SCORE).exp() * mask[..., None]
         kinds = torch.arange(self.edge_types, device=nodes.device)
         member = ((edge_type[..., None] == kinds) & mask[..., None]).to(nodes.dtype)  # [N, K, edge types]
@@ -112,84 +101,37 @@ class SemanticConv(nn.Module):
         updated: Tensor = nodes + self.dropout(self.output(F.gelu(gathered)))
         return updated
 
+    def to_onnx(self, graph: OnnxGraph, nodes: str, neighbours: str, edges: OnnxEdges, focal: str) -> str:
+        """See ``Convolution.to_onnx``."""
+        heads, width = self.heads, self.width
+        split, split_many = graph.integers([0, heads, width]), graph.integers([0, 0, heads, width])
+        query = graph.op("Reshape", graph.linear(nodes, self.query), split)
+        key = graph.op("Reshape", graph.linear(neighbours, self.key), split_many)
+        value = graph.op("Reshape", graph.linear(neighbours, self.value), split_many)
+        key = graph.op("Add", key, graph.op("Gather", graph.constant(self.edge_key), edges.type))
+        value = graph.op("Add", value, graph.op("Gather", graph.constant(self.edge_value), edges.type))
+        product = graph.op("Mul", graph.unsqueeze(query, 1), key)
+        score = graph.op("Mul", graph.sum(product, -1, keep=0), graph.number(width**-0.5))
+        slope = graph.op("Gather", graph.constant(self.edge_weight), edges.type)
+        score = graph.op("Add", score, graph.op("Mul", slope, edges.weight))
+        exponent = graph.op("Mul", graph.clipped_exp(score, LARGEST_SCORE), edges.mask)  # [N, K, heads]
+        total = graph.op("MatMul", graph.op("Transpose", edges.member, perm=[0, 2, 1]), exponent)  # [N, types, heads]
+        present = graph.op("Greater", total, graph.number(0.0))
 
-@dataclass(frozen=True, kw_only=True)
-class Batch:
-    """Nodes of all types in one column, with the edges of every layer; what the encoder reads in training.
+        relation = graph.op("Reshape", graph.linear(nodes, self.relation_query), split)
+        keys = graph.constant(self.relation_key.permute(1, 2, 0))  # [heads, width, edge types]
+        # [heads, N, width] x [heads, width, edge types] -> [N, edge types, heads]
+        scores = graph.op("MatMul", graph.op("Transpose", relation, perm=[1, 0, 2]), keys)
+        scores = graph.op("Transpose", scores, perm=[1, 2, 0])
+        scores = graph.op("Mul", scores, graph.number(width**-0.5))
+        scores = graph.op("Add", scores, graph.constant(self.relation_bias))
+        importance = graph.clipped_exp(scores, LARGEST_SCORE)
+        importance = graph.op("Mul", importance, graph.op("Cast", present, to=TensorProto.FLOAT))
+        beta = graph.op("Div", importance, graph.op("Add", graph.sum(importance, 1, keep=1), graph.number(1.0)))
 
-    ``features`` per type [N_t, width_t], types in the encoder's order, stacked in that order; ``edges`` per layer
-    (edge_index [2, E], edge_type [E], edge_weight [E]), with positions in the stacked column.
-    """
-
-    features: Mapping[str, Tensor]
-    edges: Sequence[tuple[Tensor, Tensor, Tensor]]
-
-
-class SemanticEncoder(nn.Module):
-    """Feature-first encoder: projection per type, rounds of ``SemanticConv``, and a linear path past them.
-
-    A node without links still gets a vector, from its features; one without features from its links.
-    """
-
-    def __init__(
-        self,
-        widths: Mapping[str, int],
-        blocks: Mapping[str, Sequence[int]],
-        *,
-        edge_types: int,
-        hidden: int,
-        dimension: int,
-        layers: int,
-        heads: int,
-        dropout: float,
-        block_dropout: float,
-    ) -> None:
-        """``widths``: feature columns per node type; ``blocks``: their split into blocks, dropped whole in training."""
-        super().__init__()
-        self.node_types = tuple(widths)
-        self.hidden, self.dimension, self.layers = hidden, dimension, layers
-        self.block_dropout = block_dropout
-        self.input = nn.ModuleDict({name: nn.Linear(width, hidden) for name, width in widths.items()})
-        self.skip = nn.ModuleDict({name: nn.Linear(width, dimension, bias=False) for name, width in widths.items()})
-        self.convs = nn.ModuleList(SemanticConv(hidden, heads, edge_types, dropout) for _ in range(layers))
-        self.dropout = nn.Dropout(dropout)
-        self.output = nn.Linear(hidden, dimension)
-        self.bias = nn.ModuleDict({name: nn.Linear(hidden, 1) for name in widths})
-        """A score of the node on its own, whoever asks; read in spaces of inner products."""
-        for name, sizes in blocks.items():
-            index = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(list(sizes), dtype=torch.int64))
-            self.register_buffer(f"block_of_{name}", index, persistent=False)
-
-    def project(self, node_type: str, features: Tensor) -> Tensor:
-        """State of layer 0, [N, hidden], from features [N, width]."""
-        return F.gelu(self.input[node_type](features))
-
-    def head(self, node_type: str, features: Tensor, state: Tensor) -> Tensor:
-        """Vector of length 1 [N, dimension], from features and the last layer's state."""
-        return F.normalize(self.output(self.dropout(state)) + self.skip[node_type](features), dim=1, eps=1e-6)
-
-    def forward(self, batch: Batch, seeds: Mapping[str, int]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Vectors [n, dimension] and biases [n] of the first ``seeds[type]`` nodes of each type."""
-        features = {name: self._with_dropped_blocks(name, batch.features[name]) for name in self.node_types}
-        state = torch.cat([self.project(name, features[name]) for name in self.node_types])
-        for conv, (edge_index, edge_type, edge_weight) in zip(self.convs, batch.edges, strict=True):
-            state = conv(state, state, edge_index, edge_type, edge_weight)
-        vectors, biases = {}, {}
-        first = 0
-        for name in self.node_types:
-            count = seeds.get(name, 0)
-            if count:
-                own = state[first : first + count]
-                vectors[name] = self.head(name, features[name][:count], own)
-                biases[name] = self.bias[name](own)[:, 0]
-            first += len(features[name])
-        return vectors, biases
-
-    def _with_dropped_blocks(self, node_type: str, features: Tensor) -> Tensor:
-        """A node with a part of its blocks must do as well as one of which that part is not known."""
-        if not self.training or not self.block_dropout or not len(features):
-            return features
-        index = self.get_buffer(f"block_of_{node_type}")
-        blocks = int(index[-1]) + 1 if len(index) else 0
-        keep = torch.rand(len(features), blocks, device=features.device) >= self.block_dropout
-        return features * keep[:, index]
+        share = graph.op("Div", beta, graph.op("Max", total, graph.number(1e-30)))
+        share = graph.op("Where", present, share, graph.number(0.0))
+        share = graph.op("Mul", exponent, graph.op("MatMul", edges.member, share))
+        message = graph.op("Mul", graph.unsqueeze(share, 3), value)
+        gathered = graph.op("Reshape", graph.sum(message, 1, keep=0), graph.integers([0, heads * width]))
+        return graph.op("Add", nodes, graph.linear(graph.gelu(gathered), self.output))

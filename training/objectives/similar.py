@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from graph_store.settings import SpaceSettings
 from model_store.csr import EdgeType
 from training.batches import Batcher
+from training.encoders import Batch
 from training.objectives.in_batch import in_batch_softmax
 from training.objectives.pairs import PairTasks
 from training.space_model import SpaceModel
@@ -16,27 +20,42 @@ from training.space_model import SpaceModel
 Nodes = NDArray[np.int64]
 
 
+@dataclass(frozen=True)
+class _Drawn:
+    pairs: dict[bool, tuple[Nodes, Nodes]]
+    """Without and with a concept on the right, as numbers in the column of all nodes."""
+    nodes: Nodes
+    """All of their nodes, ascending."""
+    seeds: dict[str, int]
+    batch: Batch
+
+
 class SimilarLoss:
     """Softmax over a batch of pairs from every relation; pairs with concepts have their own softmax."""
 
-    def __init__(self, batcher: Batcher, tasks: PairTasks, seed: int) -> None:
-        self.batcher, self.tasks, self.seed = batcher, tasks, seed
+    def __init__(self, batcher: Batcher, tasks: PairTasks, own: SpaceSettings, seed: int) -> None:
+        self.batcher, self.tasks, self.own, self.seed = batcher, tasks, own, seed
 
-    def __call__(self, model: SpaceModel, step: int) -> Tensor | None:
-        own = model.settings
+    def draw(self, step: int) -> _Drawn | None:
+        """See ``Objective``."""
         rng = np.random.default_rng([self.seed, step])
-        drawn = {concepts: self.tasks.draw(own.batch_size, rng, concepts=concepts) for concepts in (False, True)}
-        total = sum(len(left) for left, _ in drawn.values())
-        if total == 0:
+        pairs = {concepts: self.tasks.draw(self.own.batch_size, rng, concepts=concepts) for concepts in (False, True)}
+        if not sum(len(left) for left, _ in pairs.values()):
             return None
-        nodes = np.unique(np.concatenate([each for pair in drawn.values() for each in pair]))
+        nodes = np.unique(np.concatenate([each for pair in pairs.values() for each in pair]))
         seeds = self.batcher.by_type(nodes)
-        batch = self.batcher.batch(seeds, model, key=step, exclude=self._asked(drawn))
-        vectors, _ = model.encoder(batch, {name: len(rows) for name, rows in seeds.items()})
+        batch = self.batcher.batch(seeds, key=step, exclude=self._asked(pairs))
+        return _Drawn(pairs, nodes, {name: len(rows) for name, rows in seeds.items()}, batch)
+
+    def loss(self, model: SpaceModel, drawn: _Drawn) -> Tensor:
+        """See ``Objective``."""
+        own, nodes = model.settings, drawn.nodes
+        vectors, _ = model.encode(drawn.batch, drawn.seeds)
         # ``nodes`` ascend through the types in their order, as the seeds' vectors do.
         stacked = torch.cat([vectors[name] for name in self.batcher.types if name in vectors])
+        total = sum(len(left) for left, _ in drawn.pairs.values())
         losses = []
-        for concepts, (left, right) in drawn.items():
+        for concepts, (left, right) in drawn.pairs.items():
             if not len(left):
                 continue
             log_q = self.tasks.log_q(concepts, self.seed)[right] * own.log_q
@@ -59,7 +78,7 @@ class SimilarLoss:
         types, offsets = self.batcher.types, self.batcher.offsets
         left_type, right_type = self.batcher.type_of(left), self.batcher.type_of(right)
         asked = {}
-        for edge_type in self.batcher.edge_types:
+        for edge_type in self.batcher.graph.edge_types:
             ends = types.index(edge_type.node_type), types.index(edge_type.neighbour_type)
             found = (left_type == ends[0]) & (right_type == ends[1])
             if found.any():

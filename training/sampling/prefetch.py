@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 T = TypeVar("T")
 
 
-def prefetch(jobs: Iterable[Callable[[], T]], *, threads: int = 1, ahead: int | None = None) -> Iterator[T]:
+def prefetch(
+    jobs: Iterable[Callable[[], T]], *, threads: int = 1, ahead: int | None = None
+) -> Generator[T, None, None]:
     """Results of the jobs in their order, while up to ``ahead`` later ones are already under way.
 
     ``threads`` 0 runs each job when its result is asked for. ``ahead`` is twice the threads unless given, and bounds
@@ -22,7 +24,7 @@ def prefetch(jobs: Iterable[Callable[[], T]], *, threads: int = 1, ahead: int | 
     return _prefetch(jobs, threads, ahead or 2 * threads)
 
 
-def _prefetch(jobs: Iterable[Callable[[], T]], threads: int, ahead: int) -> Iterator[T]:
+def _prefetch(jobs: Iterable[Callable[[], T]], threads: int, ahead: int) -> Generator[T, None, None]:
     if threads == 0:
         for job in jobs:
             yield job()
