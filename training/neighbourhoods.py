@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -13,7 +14,9 @@ from model_store.csr import Csr, EdgeType
 from training.fit_features import median_weight
 from training.graph import Graph
 from training.neighbours import top_neighbours
+from training.relevance import relevance_vectors
 from training.sampling import Metapath, RandomWalkSampler, Sampler, UniformSampler, round_trips
+from training.sampling.region_of_interest import RegionOfInterestSampler, most_relevant_neighbours
 
 _LIST_SEED = 1
 """Walks for lists are the same walks in training's evaluation, inference and publishing."""
@@ -99,9 +102,58 @@ class MostVisited:
         )
 
 
+class MostRelevant:
+    """Neighbours over the declared relations, those most relevant to the node itself: each its own focal point (ZOOMER,
+    Jiang et al. 2022, as its source serves indexed nodes).
+    """
+
+    def __init__(self, graph: Graph, settings: SpaceSettings) -> None:
+        self.graph, self.settings = graph, settings
+        self.edge_types = graph.edge_types
+        self.medians = tuple(median_weight(graph.csr(each)) for each in self.edge_types)
+
+    @cached_property
+    def vectors(self) -> dict[str, NDArray[np.float32]]:
+        """What relevance is measured by; the same for the same graph."""
+        return relevance_vectors(self.graph)
+
+    def lists(self, limit: int) -> dict[EdgeType, Csr]:
+        """See ``Neighbourhoods``."""
+        return {
+            each: most_relevant_neighbours(
+                self.graph.csr(each),
+                self.vectors[each.node_type],
+                self.vectors[each.neighbour_type],
+                limit,
+                self.settings.relevance,
+            )
+            for each in self.edge_types
+        }
+
+    def sampler(self, *, limit: int, seed: int) -> Sampler:
+        """See ``Neighbourhoods``; always the most relevant ``sampled_fan_out`` whose edges are not left out."""
+        own = self.settings
+        # No example, no time to look back from: the times are left out.
+        timeless = {
+            each: Csr(indptr=csr.indptr, indices=csr.indices, weight=csr.weight)
+            for each, csr in self.lists(limit).items()
+        }
+        return RegionOfInterestSampler(
+            timeless,
+            sizes(self.graph),
+            self.vectors,
+            fan_out=(own.sampled_fan_out,) * own.layers,
+            relevance=own.relevance,
+        )
+
+
 def neighbourhoods(graph: Graph, settings: SpaceSettings) -> Neighbourhoods:
     """What ``settings.sampler`` names, over a graph."""
-    kinds: dict[str, type[Heaviest] | type[MostVisited]] = {"uniform": Heaviest, "random_walk": MostVisited}
+    kinds: dict[str, type[Heaviest] | type[MostVisited] | type[MostRelevant]] = {
+        "uniform": Heaviest,
+        "random_walk": MostVisited,
+        "region_of_interest": MostRelevant,
+    }
     return kinds[settings.sampler](graph, settings)
 
 
