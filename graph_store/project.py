@@ -13,6 +13,7 @@ from typing import Any, TypeVar, get_args
 from pydantic import BaseModel, ValidationError
 
 from graph_store.errors import ConfigError
+from graph_store.presets import below, load_preset, preset_names
 from graph_store.schema import GraphSchema, NodeType, PropertyType, Relation, RelationRole
 from graph_store.settings import Settings
 from graph_store.sources import Source
@@ -22,7 +23,7 @@ Model = TypeVar("Model", bound=BaseModel)
 FILE_NAME = "kithkin.toml"
 ENVIRONMENT_PREFIX = "KITHKIN_"
 _TOP_LEVEL_VARIABLES = ("KITHKIN_DATA", "KITHKIN_WORK")
-_SETTING_SECTIONS = ("store", "ingest", "training", "evaluation", "publish", "serving")
+_SETTING_SECTIONS = ("store", "ingest", "training", "evaluation", "publish", "retrain", "serving")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -127,11 +128,24 @@ def parse_project(
         _check_source(schema, source, file, f"sources[{number}]")
     given = {key: document[key] for key in ("work", "data", *_SETTING_SECTIONS) if key in document}
     given, origins = _layered(given, os.environ if environment is None else environment, overrides or {}, file)
-    settings = _validate(Settings, given, file, "", origins)
+    settings = _validate(Settings, _over_preset(given, file), file, "", origins)
     name = document.get("name", file.resolve().parent.name)
     if not isinstance(name, str) or not name:
         raise ConfigError("must be a text", file=file, key="name", value=name)
     return Project(file=file, name=name, schema=schema, sources=sources, settings=settings)
+
+
+def _over_preset(given: dict[str, Any], file: Path) -> dict[str, Any]:
+    """The settings over those of the preset that they name, if they do."""
+    training = given.get("training")
+    name = training.get("preset") if isinstance(training, dict) else None
+    if not isinstance(training, dict) or not isinstance(name, str):
+        return given
+    try:
+        return {**given, "training": below(training, load_preset(name))}
+    except KeyError:
+        hint = _known_hint(name, preset_names())
+        raise ConfigError("no such preset", file=file, key="training.preset", value=name, hint=hint) from None
 
 
 def _table(body: object, file: Path, key: str) -> dict[str, Any]:

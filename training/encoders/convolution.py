@@ -53,6 +53,18 @@ class Convolution(nn.Module, ABC):
         ``focal`` [N, hidden] is what is looked for at each receiver; encoders without a focal point do not read it.
         """
 
+    def sent(self, neighbours: Tensor) -> Tensor:
+        """What nodes send [M, any width], made of their own states alone: inference makes it once for each node.
+
+        A convolution that overrides this overrides ``received`` too; ``forward`` is the one after the other.
+        """
+        return neighbours
+
+    def received(self, nodes: Tensor, sent: Tensor, edges: Edges, focal: Tensor) -> Tensor:
+        """``forward`` with what the neighbours sent in place of their states."""
+        states: Tensor = self.forward(nodes, sent, edges, focal)
+        return states
+
     @abstractmethod
     def forward_padded(self, nodes: Tensor, neighbours: Tensor, edges: PaddedEdges, focal: Tensor) -> Tensor:
         """The same with ``neighbours`` [N, K, hidden]."""

@@ -108,7 +108,7 @@ class Encoder(nn.Module):
     def forward(self, batch: Batch, seeds: Mapping[str, int]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Vectors [n, dimension] and biases [n] of the first ``seeds[type]`` nodes of each type."""
         features = {name: self.with_dropped_blocks(name, batch.features[name]) for name in self.node_types}
-        state = torch.cat([self.project(name, features[name], batch.rows[name]) for name in self.node_types])
+        state = self.initial(features, batch)
         focal = state if batch.focal is None else state[batch.focal].sum(1)
         for conv, edges in zip(self.convs, batch.edges, strict=True):
             state = conv(state, state, edges, focal)
@@ -122,6 +122,10 @@ class Encoder(nn.Module):
                 biases[name] = self.bias[name](own)[:, 0]
             first += len(features[name])
         return vectors, biases
+
+    def initial(self, features: Mapping[str, Tensor], batch: Batch) -> Tensor:
+        """States of layer 0 of all nodes of a batch, in its order."""
+        return torch.cat([self.project(name, features[name], batch.rows[name]) for name in self.node_types])
 
     def with_dropped_blocks(self, node_type: str, features: Tensor) -> Tensor:
         """A node with a part of its blocks must do as well as one of which that part is not known."""

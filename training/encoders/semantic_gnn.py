@@ -54,11 +54,18 @@ class SemanticConv(Convolution):
 
     def forward(self, nodes: Tensor, neighbours: Tensor, edges: Edges, focal: Tensor) -> Tensor:
         """See ``Convolution.forward``; without a focal point."""
+        return self.received(nodes, self.sent(neighbours), edges, focal)
+
+    def sent(self, neighbours: Tensor) -> Tensor:
+        """Keys and values, [M, 2 hidden]."""
+        return torch.cat([self.key(neighbours), self.value(neighbours)], dim=1)
+
+    def received(self, nodes: Tensor, sent: Tensor, edges: Edges, focal: Tensor) -> Tensor:
+        """See ``Convolution.received``."""
         sender, receiver, edge_type = edges.index[0], edges.index[1], edges.type
         count = nodes.shape[0]
         query = self.query(nodes).view(count, self.heads, self.width)
-        key = self.key(neighbours).view(-1, self.heads, self.width)
-        value = self.value(neighbours).view(-1, self.heads, self.width)
+        key, value = sent.view(-1, 2, self.heads, self.width).unbind(1)
 
         score = (query[receiver] * (key[sender] + self.edge_key[edge_type])).sum(-1) * self.width**-0.5  # [E, heads]
         score = score + self.edge_weight[edge_type] * edges.weight[:, None]
