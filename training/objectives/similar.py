@@ -9,11 +9,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from graph_store.schema import NodeRole
 from graph_store.settings import SpaceSettings
 from model_store.csr import EdgeType
 from training.batches import Batcher
 from training.encoders import Batch
-from training.objectives.in_batch import in_batch_softmax
+from training.objectives.candidates import Candidates, comparison, contrast, draw_candidates
+from training.objectives.hard_negatives import HardNegatives
 from training.objectives.pairs import PairTasks
 from training.space_model import SpaceModel
 
@@ -22,8 +24,8 @@ Nodes = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class _Drawn:
-    pairs: dict[bool, tuple[Nodes, Nodes]]
-    """Without and with a concept on the right, as numbers in the column of all nodes."""
+    candidates: tuple[Candidates, ...]
+    """Of the pairs without and with a concept on the right, where there are any."""
     nodes: Nodes
     """All of their nodes, ascending."""
     seeds: dict[str, int]
@@ -31,10 +33,30 @@ class _Drawn:
 
 
 class SimilarLoss:
-    """Softmax over a batch of pairs from every relation; pairs with concepts have their own softmax."""
+    """Pairs from every relation against the batch's other pairs and further negatives (``Candidates``).
 
-    def __init__(self, batcher: Batcher, tasks: PairTasks, own: SpaceSettings, seed: int) -> None:
+    Pairs with concepts are compared among themselves, and have no hard negatives.
+    """
+
+    def __init__(self, batcher: Batcher, tasks: PairTasks, own: SpaceSettings, seed: int, *, steps: int) -> None:
+        """``steps``: how many the training has; the curriculum of hard negatives is laid over them."""
         self.batcher, self.tasks, self.own, self.seed = batcher, tasks, own, seed
+        graph = batcher.graph
+        types = {role: [each.name for each in graph.schema.of_role(role)] for role in NodeRole}
+        self._pools = {
+            concepts: np.concatenate(
+                [np.arange(graph.num_nodes(name), dtype=np.int64) + graph.offsets[name] for name in types[role]]
+                or [np.empty(0, np.int64)]
+            )
+            for concepts, role in ((False, NodeRole.ENTITY), (True, NodeRole.CONCEPT))
+        }
+        entities = types[NodeRole.ENTITY]
+        edges = sum(source.edges for source in tasks.sources)
+        self._hard = (
+            HardNegatives(graph, own, queries=entities, entities=entities, edges=edges, steps=steps)
+            if own.hard_negatives
+            else None
+        )
 
     def draw(self, step: int) -> _Drawn | None:
         """See ``Objective``."""
@@ -42,34 +64,41 @@ class SimilarLoss:
         pairs = {concepts: self.tasks.draw(self.own.batch_size, rng, concepts=concepts) for concepts in (False, True)}
         if not sum(len(left) for left, _ in pairs.values()):
             return None
-        nodes = np.unique(np.concatenate([each for pair in pairs.values() for each in pair]))
+        candidates = tuple(
+            draw_candidates(
+                left,
+                right,
+                settings=self.own,
+                share=np.exp(self.tasks.log_q(concepts, self.seed)),
+                pool=self._pools[concepts],
+                type_of=self.batcher.type_of,
+                rng=rng,
+                step=step,
+                hard=None if concepts else self._hard,
+            )
+            for concepts, (left, right) in pairs.items()
+            if len(left)
+        )
+        nodes = np.unique(np.concatenate([each.nodes for each in candidates]))
         seeds = self.batcher.by_type(nodes)
         batch = self.batcher.batch(seeds, key=step, exclude=self._asked(pairs))
-        return _Drawn(pairs, nodes, {name: len(rows) for name, rows in seeds.items()}, batch)
+        return _Drawn(candidates, nodes, {name: len(rows) for name, rows in seeds.items()}, batch)
 
     def loss(self, model: SpaceModel, drawn: _Drawn) -> Tensor:
         """See ``Objective``."""
-        own, nodes = model.settings, drawn.nodes
+        nodes = drawn.nodes
         vectors, _ = model.encode(drawn.batch, drawn.seeds)
         # ``nodes`` ascend through the types in their order, as the seeds' vectors do.
         stacked = torch.cat([vectors[name] for name in self.batcher.types if name in vectors])
-        total = sum(len(left) for left, _ in drawn.pairs.values())
-        losses = []
-        for concepts, (left, right) in drawn.pairs.items():
-            if not len(left):
-                continue
-            log_q = self.tasks.log_q(concepts, self.seed)[right] * own.log_q
-            kinds = self.batcher.type_of(right)
-            a = stacked[torch.from_numpy(np.searchsorted(nodes, left)).to(stacked.device)]
-            b = stacked[torch.from_numpy(np.searchsorted(nodes, right)).to(stacked.device)]
-            loss = in_batch_softmax(
-                a @ b.T / own.temperature,
-                torch.from_numpy(log_q).to(stacked.device),
-                torch.from_numpy(left).to(stacked.device),
-                torch.from_numpy(right).to(stacked.device),
-                known=torch.from_numpy(kinds[:, None] != kinds[None, :]).to(stacked.device),
-            )
-            losses.append(loss * (len(left) / total))
+
+        def place(wanted: Nodes) -> Tensor:
+            return torch.from_numpy(np.searchsorted(nodes, wanted)).to(stacked.device)
+
+        total = sum(len(each.left) for each in drawn.candidates)
+        losses = [
+            contrast(self.own, each, comparison(each, stacked, place, None)) * (len(each.left) / total)
+            for each in drawn.candidates
+        ]
         return torch.stack(losses).sum()
 
     def _asked(self, drawn: dict[bool, tuple[Nodes, Nodes]]) -> dict[EdgeType, tuple[Nodes, Nodes]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import scipy.sparse as sp
@@ -16,26 +17,21 @@ from training.batches import Batcher
 from training.encoders import Batch
 from training.graph import Graph, engagements
 from training.holdout import supervision_parts
-from training.objectives.in_batch import in_batch_softmax
+from training.objectives.candidates import Candidates, comparison, contrast, draw_candidates
+from training.objectives.hard_negatives import HardNegatives
 from training.space_model import SpaceModel, SpaceShape
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Drawn:
-    left: NDArray[np.int64]
-    """Users [B], as numbers in the column of all nodes."""
-    right: NDArray[np.int64]
-    """Their entities, then the evenly drawn ones."""
-    nodes: NDArray[np.int64]
+    candidates: Candidates
+    """Users on the left, entities on the right."""
     seeds: dict[str, int]
     batch: Batch
-    log_q: NDArray[np.float32]
-    known: NDArray[np.bool_]
-    """[B, right]: what is no negative."""
 
 
 class UserLoss:
-    """Softmax of each user's engagement against the batch's entities and evenly drawn ones."""
+    """Each user's engagement against the batch's entities, evenly drawn ones and hard ones (``Candidates``)."""
 
     def __init__(
         self,
@@ -46,11 +42,26 @@ class UserLoss:
         *,
         limit: int,
         seed: int,
+        steps: int,
+        memory_mib: float = 4096,
+        folder: Path | None = None,
     ) -> None:
+        """``steps``: how many the training has; the curriculum of hard negatives is laid over them. ``memory_mib`` and
+        ``folder`` are for the features of all nodes, see ``Batcher``; the parts share them.
+        """
         self.own, self.seed = own, seed
         self.parts = supervision_parts(graph, max(2, round(1.0 / own.supervision)), seed)
         self.batchers = [
-            Batcher(part.message, transforms, shape, own, max_neighbours=limit, seed=seed + number)
+            Batcher(
+                part.message,
+                transforms,
+                shape,
+                own,
+                max_neighbours=limit,
+                seed=seed + number,
+                memory_mib=memory_mib / len(self.parts),
+                folder=folder,
+            )
             for number, part in enumerate(self.parts)
         ]
         total = graph.total_nodes
@@ -59,6 +70,12 @@ class UserLoss:
         self.known = sp.csr_matrix((np.ones(len(users), bool), (users, entities)), shape=(total, total))
         self.share = np.bincount(entities, minlength=total) / max(len(entities), 1)
         targets = sorted({relation.triple.target for relation in engagements(graph.schema)})
+        sources = sorted({relation.triple.source for relation in engagements(graph.schema)})
+        self._hard = (
+            HardNegatives(graph, own, queries=sources, entities=targets, edges=len(users), steps=steps)
+            if own.hard_negatives
+            else None
+        )
         self.pool = np.concatenate(
             [np.arange(graph.num_nodes(name), dtype=np.int64) + graph.offsets[name] for name in targets]
         )
@@ -71,23 +88,21 @@ class UserLoss:
             return None
         rng = np.random.default_rng([self.seed, step])
         chosen = rng.integers(len(part.users), size=min(own.batch_size, len(part.users)))
-        extra = rng.choice(self.pool, size=min(own.negatives, len(self.pool)), replace=False)
-        left, right = part.users[chosen], np.concatenate([part.entities[chosen], extra])
-        nodes = np.unique(np.concatenate([left, right]))
-        seeds = batcher.by_type(nodes)
-        batch = batcher.batch(seeds, key=step)
-        expected = len(chosen) * self.share[right] + len(extra) / len(self.pool)
-        kinds = batcher.type_of(right)
-        known = self.known[left][:, right].toarray() | (kinds[: len(left), None] != kinds[None, :])
-        return _Drawn(
-            left=left,
-            right=right,
-            nodes=nodes,
-            seeds={name: len(rows) for name, rows in seeds.items()},
-            batch=batch,
-            log_q=np.log(expected).astype(np.float32) * np.float32(own.log_q),
-            known=known,
+        candidates = draw_candidates(
+            part.users[chosen],
+            part.entities[chosen],
+            settings=own,
+            share=self.share,
+            pool=self.pool,
+            type_of=batcher.type_of,
+            rng=rng,
+            step=step,
+            hard=self._hard,
+            known=self.known,
         )
+        seeds = batcher.by_type(candidates.nodes)
+        batch = batcher.batch(seeds, key=step)
+        return _Drawn(candidates=candidates, seeds={name: len(rows) for name, rows in seeds.items()}, batch=batch)
 
     def loss(self, model: SpaceModel, drawn: _Drawn) -> Tensor:
         """See ``Objective``."""
@@ -95,13 +110,11 @@ class UserLoss:
         vectors, biases = model.encode(drawn.batch, drawn.seeds)
         stacked = torch.cat([vectors[name] for name in types if name in vectors])
         bias = torch.cat([biases[name] for name in types if name in biases])
-        u = torch.from_numpy(np.searchsorted(drawn.nodes, drawn.left)).to(stacked.device)
-        i = torch.from_numpy(np.searchsorted(drawn.nodes, drawn.right)).to(stacked.device)
-        scores = stacked[u] @ stacked[i].T / model.settings.temperature + bias[i][None, :]
-        return in_batch_softmax(
-            scores,
-            torch.from_numpy(drawn.log_q).to(stacked.device),
-            torch.from_numpy(drawn.left).to(stacked.device),
-            torch.from_numpy(drawn.right).to(stacked.device),
-            known=torch.from_numpy(drawn.known).to(stacked.device),
-        )
+        nodes = drawn.candidates.nodes
+
+        def place(wanted: NDArray[np.int64]) -> Tensor:
+            return torch.from_numpy(np.searchsorted(nodes, wanted)).to(stacked.device)
+
+        # The bias stands beside the cosine over the temperature in the published vectors.
+        cosines = comparison(drawn.candidates, stacked, place, bias * self.own.temperature)
+        return contrast(self.own, drawn.candidates, cosines)
