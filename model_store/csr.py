@@ -61,3 +61,25 @@ class Csr:
     def row(self, node: int) -> slice:
         """Slice of ``indices``, ``weight`` and ``time`` that belongs to one node."""
         return slice(int(self.indptr[node]), int(self.indptr[node + 1]))
+
+    def part(self, first: int, last: int) -> Csr:
+        """The rows from ``first`` up to ``last``; nothing but ``indptr`` is copied."""
+        low, high = int(self.indptr[first]), int(self.indptr[last])
+        return Csr(
+            indptr=np.asarray(self.indptr[first : last + 1]) - low,
+            indices=self.indices[low:high],
+            weight=None if self.weight is None else self.weight[low:high],
+            time=None if self.time is None else self.time[low:high],
+        )
+
+    def take(self, rows: NDArray[np.int64]) -> Csr:
+        """The given rows, in their order."""
+        start = np.asarray(self.indptr[rows])
+        indptr = np.concatenate([[0], np.cumsum(np.asarray(self.indptr[rows + 1]) - start)]).astype(np.int64)
+        position = np.repeat(start - indptr[:-1], np.diff(indptr)) + np.arange(indptr[-1])
+        return Csr(
+            indptr=indptr,
+            indices=np.asarray(self.indices[position]),
+            weight=None if self.weight is None else np.asarray(self.weight[position]),
+            time=None if self.time is None else np.asarray(self.time[position]),
+        )

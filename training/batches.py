@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -12,6 +14,7 @@ from training.edge_inputs import edge_inputs
 from training.encoders import Batch, Edges
 from training.graph import Graph
 from training.neighbourhoods import neighbourhoods
+from training.node_features import NodeFeatures
 from training.sampling import Exclusion
 from training.space_model import SpaceShape
 
@@ -19,7 +22,7 @@ Nodes = NDArray[np.int64]
 
 
 class Batcher:
-    """Features of all nodes and a sampler over their neighbourhoods. Threads may share it."""
+    """Features of the nodes and a sampler over their neighbourhoods. Threads may share it."""
 
     def __init__(
         self,
@@ -30,14 +33,16 @@ class Batcher:
         *,
         max_neighbours: int,
         seed: int,
+        memory_mib: float = 4096,
+        folder: Path | None = None,
     ) -> None:
+        """``memory_mib``: up to so much, the features of all nodes are held; else they are in files in ``folder``, or
+        without one made for each batch.
+        """
         self.graph, self.shape = graph, shape
         self.types = tuple(node_type.name for node_type in graph.schema.node_types)
         self.offsets = np.array([graph.offsets[name] for name in self.types])
-        self.features = {
-            name: torch.from_numpy(transforms.apply(name, graph.properties(name), graph.links(name)))
-            for name in self.types
-        }
+        self.features = NodeFeatures(graph, transforms, memory_mib=memory_mib, folder=folder)
         self._layers = settings.layers
         self._medians = torch.tensor(shape.medians or (0.0,), dtype=torch.float32)
         self._sampler = (
@@ -98,4 +103,5 @@ class Batcher:
 
     def _batch(self, chosen: dict[str, Nodes], edges: list[Edges]) -> Batch:
         rows = {name: torch.from_numpy(nodes) for name, nodes in chosen.items()}
-        return Batch(features={name: self.features[name][rows[name]] for name in rows}, rows=rows, edges=edges)
+        features = {name: torch.from_numpy(self.features.take(name, nodes)) for name, nodes in chosen.items()}
+        return Batch(features=features, rows=rows, edges=edges)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from functools import cached_property
 from typing import Protocol
@@ -48,6 +49,18 @@ class Graph:
         self.edge_types = tuple(
             each for each in snapshot.edge_types if derived or self.schema.relation(each.triple).derive is None
         )
+
+    @cached_property
+    def content_hash(self) -> str:
+        """The snapshot's, with what differs from it: hexadecimal SHA-256."""
+        digest = hashlib.sha256(self.snapshot.content_hash.encode())
+        for edge_type in self.edge_types:
+            digest.update(edge_type.key.encode())
+            if edge_type in self._replaced:
+                csr = self._replaced[edge_type]
+                for array in (csr.indptr, csr.indices, csr.weight, csr.time):
+                    digest.update(b"" if array is None else np.ascontiguousarray(array).data)
+        return digest.hexdigest()
 
     def num_nodes(self, node_type: str) -> int:
         return self.snapshot.num_nodes(node_type)
