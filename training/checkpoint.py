@@ -12,7 +12,7 @@ import torch
 
 from training.space_model import SpaceModel
 
-_NAME = "checkpoint.pt"
+CHECKPOINT = "checkpoint.pt"
 
 
 def fingerprint(*parts: Any) -> str:
@@ -25,7 +25,7 @@ def save_checkpoint(
 ) -> None:
     """Write the state after ``step`` steps."""
     folder.mkdir(parents=True, exist_ok=True)
-    unfinished = folder / f"{_NAME}.part"
+    unfinished = folder / f"{CHECKPOINT}.part"
     torch.save(
         {
             "model": model.state_dict(),
@@ -37,7 +37,7 @@ def save_checkpoint(
         },
         unfinished,
     )
-    unfinished.replace(folder / _NAME)
+    unfinished.replace(folder / CHECKPOINT)
 
 
 def load_checkpoint(
@@ -45,7 +45,7 @@ def load_checkpoint(
 ) -> tuple[int, float]:
     """Restore the last checkpoint of the same start: its step and loss; (0, nan) where there is none to resume."""
     try:
-        state = torch.load(folder / _NAME, weights_only=True, map_location=model.medians.device)
+        state = torch.load(folder / CHECKPOINT, weights_only=True, map_location=model.medians.device)
     except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError):
         return 0, float("nan")
     if state.get("start") != start:

@@ -7,6 +7,7 @@ TrainingError
 ├── CheckpointError            a trained model or checkpoint cannot be read
 ├── GraphTooSmall              the graph holds nothing that vectors could be made of
 ├── EncoderMismatch            the exported encoder does not compute what the trained one does
+├── DistributedError           workers cannot be started, or one died for good
 └── JudgementsError            the judgements cannot be read, or name nothing of the graph
 """
 
@@ -52,6 +53,10 @@ class GraphTooSmall(TrainingError):
 
 class EncoderMismatch(TrainingError):
     """The exported encoder does not compute what the trained one does."""
+
+
+class DistributedError(TrainingError):
+    """Workers cannot be started, or one died for good."""
 
 
 class JudgementsError(TrainingError):

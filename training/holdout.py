@@ -8,7 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from graph_store.schema import Relation
 from model_store.csr import Csr, EdgeType
+from training.export.snapshot import NO_TIME
 from training.graph import Graph, Snapshot, engagements, kept_edges, transposed
 
 _LEAST_EVENTS = 3
@@ -23,6 +25,8 @@ class Split:
     """Without the held-out engagements and without derived co-engagement, which is counted over all of them."""
     held_out: dict[EdgeType, Csr]
     """Per engagement relation (seen from the users) the newest engagements."""
+    newest: dict[EdgeType, NDArray[np.bool_]]
+    """Which edges of the snapshot the graph is without."""
 
 
 def split_newest(snapshot: Snapshot, share: float) -> Split:
@@ -44,7 +48,7 @@ def split_newest(snapshot: Snapshot, share: float) -> Split:
         wanted = (
             np.where(degree >= _LEAST_EVENTS, np.maximum(np.floor(degree * share), 1), 0) if share > 0 else degree * 0
         )
-        newest = _place_from_newest(csr, rows, f"holdout {relation.triple.key}") < wanted[rows]
+        newest = _place_from_newest(csr, rows, _salt(edge_type)) < wanted[rows]
         columns = snapshot.num_nodes(relation.triple.target)
         newest_of[edge_type] = newest
         kept_pairs[relation.triple.source, relation.triple.target].append((rows * columns + csr.indices)[~newest])
@@ -57,7 +61,24 @@ def split_newest(snapshot: Snapshot, share: float) -> Split:
         pairs = rows * snapshot.num_nodes(edge_type.neighbour_type) + csr.indices
         again = np.isin(pairs, np.concatenate(kept_pairs[edge_type.node_type, edge_type.neighbour_type]))
         held_out[edge_type] = kept_edges(csr, newest & ~again)
-    return Split(graph=Graph(snapshot, replaced=replaced, derived=False), held_out=held_out)
+    return Split(graph=Graph(snapshot, replaced=replaced, derived=False), held_out=held_out, newest=newest_of)
+
+
+def first_held_out(split: Split, relation: Relation) -> NDArray[np.int64]:
+    """The entity that each user engaged with next after what was kept ``[users]``; -1 where no time says so.
+
+    Of several at the same time the one that the split would have kept first.
+    """
+    edge_type = EdgeType(relation.triple)
+    csr = split.held_out[edge_type]
+    found = np.full(csr.num_rows, -1, np.int64)
+    if csr.time is None:
+        return found
+    rows = np.repeat(np.arange(csr.num_rows), np.diff(csr.indptr))
+    place = _place_from_newest(csr, rows, _salt(edge_type))
+    oldest = (place == np.diff(csr.indptr)[rows] - 1) & (np.asarray(csr.time) != NO_TIME)
+    found[rows[oldest]] = np.asarray(csr.indices)[oldest]
+    return found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,6 +118,10 @@ def supervision_parts(graph: Graph, parts: int, seed: int) -> list[Part]:
             )
         )
     return found
+
+
+def _salt(edge_type: EdgeType) -> str:
+    return f"holdout {edge_type.triple.key}"
 
 
 def _place_from_newest(csr: Csr, rows: NDArray[np.int64], salt: str) -> NDArray[np.int64]:

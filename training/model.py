@@ -15,6 +15,7 @@ from model_store.csr import EdgeType
 from model_store.features import FeatureTransforms
 from training.errors import CheckpointError
 from training.space_model import SpaceModel, SpaceShape
+from training.transductive.factor_model import TRANSDUCTIVE, FactorModel
 
 FORMAT_VERSION = 1
 _DOCUMENT = "model.json"
@@ -64,7 +65,7 @@ class TrainedModel:
                 raise ValueError(f"format {document['format_version']} is not known")
             spaces = {}
             for name, described in document["spaces"].items():
-                model = SpaceModel(_shape(described["shape"]), SpaceSettings(**described["settings"]))
+                model = space_model(shape_of(described["shape"]), SpaceSettings(**described["settings"]))
                 model.load_state_dict(torch.load(folder / name / "weights.pt", weights_only=True, map_location="cpu"))
                 spaces[name] = model.eval()
         except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
@@ -81,14 +82,23 @@ class TrainedModel:
 
 
 def _describe(model: SpaceModel) -> dict[str, Any]:
-    shape = asdict(model.shape)
-    shape["edge_types"] = [[*each.triple, each.reversed] for each in model.shape.edge_types]
-    return {"settings": model.settings.model_dump(mode="json"), "shape": shape}
+    return {"settings": model.settings.model_dump(mode="json"), "shape": describe_shape(model.shape)}
 
 
-def _shape(described: dict[str, Any]) -> SpaceShape:
+def describe_shape(shape: SpaceShape) -> dict[str, Any]:
+    """A shape as plain values."""
+    return {**asdict(shape), "edge_types": [[*each.triple, each.reversed] for each in shape.edge_types]}
+
+
+def shape_of(described: dict[str, Any]) -> SpaceShape:
+    """The shape that ``describe_shape`` described."""
     fields = dict(described)
     fields["edge_types"] = tuple(EdgeType(Triple(*each[:3]), bool(each[3])) for each in fields["edge_types"])
     fields["medians"] = tuple(fields["medians"])
     fields["blocks"] = {name: tuple(sizes) for name, sizes in fields["blocks"].items()}
     return SpaceShape(**fields)
+
+
+def space_model(shape: SpaceShape, settings: SpaceSettings) -> SpaceModel:
+    """The model of a space before training: which kind follows from the setting ``encoder``."""
+    return (FactorModel if settings.encoder in TRANSDUCTIVE else SpaceModel)(shape, settings)

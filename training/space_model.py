@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -73,6 +73,8 @@ class SpaceModel(nn.Module):
     def __init__(self, shape: SpaceShape, settings: SpaceSettings) -> None:
         super().__init__()
         self.shape, self.settings = shape, settings
+        self.whole_rows: Mapping[str, Tensor] | None = None
+        """Where the graph trained on is a part of the one the model is of: per type each node's row in that."""
         inner = settings.dimension - 1 if shape.inner_product else settings.dimension
         self.encoder = build_encoder(
             settings,
@@ -105,7 +107,10 @@ class SpaceModel(nn.Module):
 
     def encode(self, batch: Batch, seeds: Mapping[str, int]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Vectors and biases of the seeds, see ``Encoder.forward``; what a training step calls."""
-        found: tuple[dict[str, Tensor], dict[str, Tensor]] = self.encoder(batch.to(self.medians.device), seeds)
+        batch = batch.to(self.medians.device)
+        if self.whole_rows is not None:
+            batch = replace(batch, rows={name: self.whole_rows[name][rows] for name, rows in batch.rows.items()})
+        found: tuple[dict[str, Tensor], dict[str, Tensor]] = self.encoder(batch, seeds)
         return found
 
     def finish(self, node_type: str, vector: Tensor, bias: Tensor, signals: Tensor) -> Tensor:
