@@ -1,4 +1,4 @@
-"""Commands from files to a bundle: ingest, export, train, publish, all of them as build; evaluate."""
+"""Commands from files to a bundle: ingest, export, train, publish, all of them as build."""
 
 from __future__ import annotations
 
@@ -8,10 +8,15 @@ from typing import Annotated
 
 import typer
 
-from cli.console import err, print_json, print_table, say
+from cli.console import err, print_json, say
 from cli.options import DataOption, ForceOption, JsonOption, ProjectOption, SetOption, StoreOption, open_project
 from cli.progress import RichProgress
 from cli.steps import Pipeline, StepResult
+
+WorkersOption = Annotated[
+    int | None,
+    typer.Option("--workers", min=1, help="Processes that train, each on its part of the graph (docs/distributed.md)."),
+]
 
 
 def build(
@@ -59,10 +64,13 @@ def train(
     project: ProjectOption = None,
     store: StoreOption = None,
     settings: SetOption = None,
+    workers: WorkersOption = None,
     force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Train the encoders on the last snapshot; goes on from the last checkpoint."""
+    if workers is not None:
+        settings = [*(settings or []), f"training.workers={workers}"]
     pipeline = _pipeline(project, store, None, settings, force)
     _run(pipeline, [pipeline.train], as_json)
 
@@ -78,32 +86,6 @@ def publish(
     """Publish the trained model as the active bundle: vectors, indexes tuned and audited, evaluation."""
     pipeline = _pipeline(project, store, data, settings, force)
     _run(pipeline, [pipeline.publish], as_json)
-
-
-def evaluate(
-    project: ProjectOption = None,
-    store: StoreOption = None,
-    data: DataOption = None,
-    settings: SetOption = None,
-    bundle: Annotated[str | None, typer.Option("--bundle", help="Version to measure; default: the active one.")] = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Measure a bundle's vectors in the declared protocols, beside the baselines, with confidence intervals."""
-    from model_store.bundle_store import BundleStore
-    from training.evaluate import evaluate_bundle
-
-    pipeline = _pipeline(project, store, data, settings, False)
-    opened = BundleStore(pipeline.models).open(bundle)
-    snapshot = pipeline.snapshot(opened.manifest.snapshot_hash)
-    report = evaluate_bundle(pipeline.project, snapshot, opened, progress=RichProgress(err))
-    if as_json:
-        print_json(report.to_json())
-        return
-    for table in report.tables():
-        print_table(table.columns, table.rows, title=table.title)
-    for note in report.notes:
-        say(note)
-    say("docs/evaluation.md says what each scorer is")
 
 
 def _pipeline(

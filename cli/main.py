@@ -11,7 +11,15 @@ from typing import Annotated
 
 import typer
 
-from cli import build_commands, data_commands, inspection_commands, query_commands, serving_commands
+from cli import (
+    build_commands,
+    data_commands,
+    evaluation_commands,
+    features_commands,
+    inspection_commands,
+    query_commands,
+    serving_commands,
+)
 from cli.console import say
 
 app = typer.Typer(
@@ -34,7 +42,9 @@ app.command("ingest", rich_help_panel=_STEPS)(build_commands.ingest)
 app.command("export", rich_help_panel=_STEPS)(build_commands.export)
 app.command("train", rich_help_panel=_STEPS)(build_commands.train)
 app.command("publish", rich_help_panel=_STEPS)(build_commands.publish)
-app.command("evaluate", rich_help_panel=_STEPS)(build_commands.evaluate)
+app.add_typer(evaluation_commands.evaluate, name="evaluate", rich_help_panel=_STEPS)
+app.command("export-features", rich_help_panel=_STEPS)(features_commands.export_features)
+app.command("retrain", rich_help_panel=_RUN)(features_commands.retrain)
 app.command("serve", rich_help_panel=_RUN)(serving_commands.serve)
 app.command("status", rich_help_panel=_RUN)(serving_commands.status)
 app.command("bundles", rich_help_panel=_RUN)(serving_commands.bundles)

@@ -10,13 +10,30 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
     SpinnerColumn,
     TaskID,
     TextColumn,
+    TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.progress import Task as Bar
+from rich.text import Text
 
 from graph_store.progress import Task
+
+
+class RateColumn(ProgressColumn):
+    """How many units a second, over the last half minute; nothing until it is known."""
+
+    def __init__(self, unit: str) -> None:
+        super().__init__()
+        self._unit = unit
+
+    def render(self, task: Bar) -> Text:
+        """The text of one bar."""
+        speed = task.finished_speed or task.speed
+        return Text(f"{_rate(speed)} {self._unit}/s" if speed else "", style="progress.data.speed")
 
 
 class _RichTask:
@@ -29,7 +46,7 @@ class _RichTask:
 
 
 class RichProgress:
-    """Draws a bar per task while it runs; nothing where standard error is not a terminal."""
+    """Draws a bar per task while it runs, with throughput and time left; nothing where no terminal would show it."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -43,13 +60,19 @@ class RichProgress:
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn(unit),
-            TimeRemainingColumn(),
+            RateColumn(unit),
+            # Where the end is not known there is no time left to tell, but the time spent is.
+            TimeElapsedColumn() if total is None else TimeRemainingColumn(),
             TextColumn("{task.fields[figures]}"),
         )
         with Progress(
             *columns, console=self._console, transient=True, disable=not self._console.is_terminal
         ) as progress:
             yield _RichTask(progress, progress.add_task(description, total=total, figures=""))
+
+
+def _rate(speed: float) -> str:
+    return f"{speed:,.0f}" if speed >= 100 else f"{speed:.3g}"
 
 
 def _short(value: object) -> str:

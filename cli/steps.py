@@ -23,7 +23,9 @@ from graph_store.stores import open_store
 
 if TYPE_CHECKING:
     from graph_store.ingest import IngestReport
+    from training.evaluation.report import EvaluationReport
     from training.export import Snapshot
+    from training.model import TrainedModel
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -85,9 +87,9 @@ class Pipeline:
 
     def __init__(self, project: Project, progress: Progress, *, force: bool = False) -> None:
         self.project = project
-        self._progress = progress
-        self._force = force
-        self._log = StepLog(project.work / "steps.json")
+        self.progress = progress
+        self.force = force
+        self.log = StepLog(project.work / "steps.json")
 
     @contextmanager
     def alone(self) -> Iterator[None]:
@@ -127,19 +129,19 @@ class Pipeline:
         started = time.perf_counter()
         inputs = _digest(input_fingerprint(self.project), self.project.settings.store.model_dump_json())
         with open_store(self.project) as store:
-            known = None if self._force else self._log.outcome("ingest", inputs)
+            known = None if self.force else self.log.outcome("ingest", inputs)
             if known is not None and any(store.counts().nodes.values()):
                 if store.state_token() == known.get("state"):
                     return _result("ingest", started, known, skipped=True)
                 # Somebody changed the graph since: their changes stay, what is derived from it follows.
-                derive(self.project, store, progress=self._progress)
+                derive(self.project, store, progress=self.progress)
                 outcome = {**known, **_counts(store), "state": store.state_token()}
             else:
-                self._log.forget("ingest")
-                report = ingest(self.project, store, progress=self._progress)
-                derive(self.project, store, progress=self._progress)
+                self.log.forget("ingest")
+                report = ingest(self.project, store, progress=self.progress)
+                derive(self.project, store, progress=self.progress)
                 outcome = {**_counts(store), "sources": _sources(report), "state": store.state_token()}
-        self._log.record("ingest", inputs, outcome)
+        self.log.record("ingest", inputs, outcome)
         return _result("ingest", started, outcome)
 
     def export(self) -> StepResult:
@@ -153,31 +155,29 @@ class Pipeline:
                 self.project.schema.model_dump_json(),
                 self.project.settings.store.model_dump_json(),
             )
-            known = None if self._force else self._log.outcome("export", inputs)
+            known = None if self.force else self.log.outcome("export", inputs)
             if known is not None and self._snapshot_folder(known["content_hash"]).is_dir():
                 return _result("export", started, known, skipped=True)
-            snapshot = export_snapshot(store, self.project.schema, self._snapshots, progress=self._progress)
+            snapshot = export_snapshot(store, self.project.schema, self._snapshots, progress=self.progress)
         outcome = {"content_hash": snapshot.content_hash}
-        self._log.record("export", inputs, outcome)
+        self.log.record("export", inputs, outcome)
         return _result("export", started, outcome)
 
     def train(self) -> StepResult:
         """Snapshot to trained model."""
         started = time.perf_counter()
         content_hash = self._needed("export")["content_hash"]
-        settings = self.project.settings
-        # Training draws from the neighbours that will be published.
-        inputs = _digest(content_hash, settings.training.model_dump_json(), str(settings.publish.max_neighbours))
-        folder = self._checkpoints
-        known = None if self._force else self._log.outcome("train", inputs)
+        inputs = self.train_inputs(content_hash)
+        folder = self.checkpoints
+        known = None if self.force else self.log.outcome("train", inputs)
         if known is not None and folder.is_dir():
             return _result("train", started, known, skipped=True)
         from training.train import train
 
-        self._log.forget("train")
-        model = train(self.project, self.snapshot(), folder=folder, progress=self._progress, resume=not self._force)
+        self.log.forget("train")
+        model = train(self.project, self.snapshot(), folder=folder, progress=self.progress, resume=not self.force)
         outcome = {"inputs": inputs, "content_hash": content_hash, "metrics": model.metrics, "notes": list(model.notes)}
-        self._log.record("train", inputs, outcome)
+        self.log.record("train", inputs, outcome)
         return _result("train", started, outcome)
 
     def publish(self) -> StepResult:
@@ -186,38 +186,75 @@ class Pipeline:
 
         started = time.perf_counter()
         trained = self._needed("train")
+        inputs = self.publish_inputs(trained["inputs"])
+        bundles = BundleStore(self.models)
+        known = None if self.force else self.log.outcome("publish", inputs)
+        if known is not None and known["version"] in bundles.versions():
+            if bundles.active() is None:
+                bundles.activate(known["version"])  # another active bundle is somebody's choice, and stays
+            return _result("publish", started, known, skipped=True)
+        from training.evaluate import evaluate
+        from training.model import TrainedModel
+
+        snapshot = self.snapshot(trained["content_hash"])
+        model = TrainedModel.load(self.checkpoints)
+        evaluation = evaluate(self.project, snapshot, model, progress=self.progress)
+        published = self.activate(snapshot, model, evaluation, self.checkpoints)
+        outcome = {"version": published, "trained": trained["inputs"], "evaluation": evaluation.to_json()}
+        self.log.record("publish", inputs, outcome)
+        self.prune_snapshots()
+        return _result("publish", started, outcome)
+
+    def activate(self, snapshot: Snapshot, model: TrainedModel, evaluation: EvaluationReport, folder: Path) -> str:
+        """Write a bundle, make it the active one, and leave the report in ``folder``; returns the version."""
+        from model_store.bundle_store import BundleStore
+        from server.publish import build_indexes
+        from training.evaluation.html_report import write_html
+        from training.publish import write_contents
+        from training.run_log import LOG
+
         settings = self.project.settings
-        inputs = _digest(
-            trained["inputs"],
+        bundles = BundleStore(self.models)
+        with bundles.writer(self.project.name) as writer:
+            write_contents(writer, self.project, snapshot, model, evaluation)
+            build_indexes(writer, settings.publish, progress=self.progress)
+            published = writer.commit()
+        bundles.activate(published)
+        bundles.prune(settings.publish.keep)
+        write_html(
+            evaluation,
+            folder / "evaluation.html",
+            title=f"{self.project.name}: evaluation",
+            facts={"bundle": published, "snapshot": snapshot.content_hash},
+            log=folder / LOG,
+        )
+        return published
+
+    def train_inputs(self, content_hash: str) -> str:
+        """Hash of what a training on this snapshot depends on."""
+        settings = self.project.settings
+        # Training draws from the neighbours that will be published.
+        return _digest(content_hash, settings.training.model_dump_json(), str(settings.publish.max_neighbours))
+
+    def publish_inputs(self, trained: str) -> str:
+        """Hash of what publishing depends on, after a training of these inputs."""
+        settings = self.project.settings
+        return _digest(
+            trained,
             settings.publish.model_dump_json(),
             settings.evaluation.model_dump_json(),
             _judgements(self.project),
             self.project.name,
         )
-        bundles = BundleStore(self.models)
-        known = None if self._force else self._log.outcome("publish", inputs)
-        if known is not None and known["version"] in bundles.versions():
-            if bundles.active() is None:
-                bundles.activate(known["version"])  # another active bundle is somebody's choice, and stays
-            return _result("publish", started, known, skipped=True)
-        from server.publish import build_indexes
-        from training.evaluate import evaluate
-        from training.model import TrainedModel
-        from training.publish import write_contents
 
-        snapshot = self.snapshot(trained["content_hash"])
-        model = TrainedModel.load(self._checkpoints)
-        evaluation = evaluate(self.project, snapshot, model, progress=self._progress)
-        with bundles.writer(self.project.name) as writer:
-            write_contents(writer, self.project, snapshot, model, evaluation)
-            build_indexes(writer, settings.publish, progress=self._progress)
-            published = writer.commit()
-        bundles.activate(published)
-        bundles.prune(settings.publish.keep)
-        outcome = {"version": published, "evaluation": evaluation.to_json()}
-        self._log.record("publish", inputs, outcome)
-        self.prune_snapshots()
-        return _result("publish", started, outcome)
+    def training_log(self, version: str) -> Path | None:
+        """The log of the training that a bundle came from, unless another training has taken its place."""
+        from training.run_log import LOG
+
+        published, trained = self.log.last("publish"), self.log.last("train")
+        if published is None or trained is None or published["version"] != version:
+            return None
+        return self.checkpoints / LOG if published.get("trained") == trained["inputs"] else None
 
     def prune_snapshots(self) -> None:
         """Remove the snapshots that neither the last steps nor any bundle came from."""
@@ -230,7 +267,7 @@ class Pipeline:
         except ModelStoreError:
             return  # a damaged bundle does not say what it came from
         kept = {bundle.manifest.snapshot_hash for bundle in opened}
-        kept |= {outcome["content_hash"] for step in ("export", "train") if (outcome := self._log.last(step))}
+        kept |= {outcome["content_hash"] for step in ("export", "train") if (outcome := self.log.last(step))}
         for folder in self._snapshots.glob("[0-9a-f]*"):
             if folder.name not in kept:
                 shutil.rmtree(folder, ignore_errors=True)
@@ -251,14 +288,15 @@ class Pipeline:
         return self.project.work / "snapshots"
 
     @property
-    def _checkpoints(self) -> Path:
+    def checkpoints(self) -> Path:
+        """Folder of the last training."""
         return self.project.work / "checkpoints"
 
     def _snapshot_folder(self, content_hash: str) -> Path:
         return self._snapshots / content_hash
 
     def _needed(self, step: str) -> dict[str, Any]:
-        outcome = self._log.last(step)
+        outcome = self.log.last(step)
         if outcome is None:
             raise ConfigError(
                 f"`kithkin {step}` has not run for {self.project.name}",
