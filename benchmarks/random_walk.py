@@ -1,25 +1,22 @@
 """How many steps a second does the random-walk sampler take, beside a bare loop, NumPy and torch?
 
-    python benchmarks/random_walk.py --nodes 1000000 --edges 10000000 --seeds 1024 --walks 100 --rounds 2
+    python -m benchmarks.random_walk --nodes 1000000 --edges 10000000 --seeds 1024 --walks 100 --rounds 2
 
 The graph has users and films in equal parts, edges of skewed degree, weights (fixed seed); the walk is film, user,
 film. Ours is the whole sampler: draws, restarts, visits counted and ranked, the subgraph built. The peers only walk,
 and never restart; one row of NumPy also counts and ranks its visits. The bare loop follows one walk after the other,
 compiled by Numba, and draws by one multiplication and one shift. Steps with weights: ours and the bare loop by alias
-table; NumPy and torch by binary search in prefix sums over all edges. Times are of the quickest repeat. Prints a
-table, and JSON with the machine and the commit.
+table; NumPy and torch by binary search in prefix sums over all edges. Rates are by the processor's seconds of
+all threads, which do not depend on what else the machine does, in the quickest repeat. Prints a table; rows that
+``results/random_walk.json`` has are not measured again.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
-import subprocess
 import time
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import numba
@@ -27,6 +24,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from benchmarks._results import Results
 from graph_store.schema import Triple
 from model_store.csr import Csr, EdgeType
 from training.export.order import counting_order
@@ -122,14 +120,14 @@ def torch_walk(parts: list[tuple[torch.Tensor | None, ...]], nodes: torch.Tensor
         at = indices[slot].long()
 
 
-def quickest(run: Callable[[], object], repeats: int) -> float:
-    """Seconds of the quickest of the runs."""
-    seconds = []
+def quickest(run: Callable[[], object], repeats: int) -> dict[str, float]:
+    """Seconds of the run that took the processor least, over all threads, and on the wall's clock."""
+    found = []
     for _ in range(repeats):
-        start = time.perf_counter()
+        wall, processor = time.perf_counter(), time.process_time()
         run()
-        seconds.append(time.perf_counter() - start)
-    return min(seconds)
+        found.append((time.process_time() - processor, time.perf_counter() - wall))
+    return dict(zip(("processor_seconds", "seconds"), min(found), strict=True))
 
 
 def ours(sampler: RandomWalkSampler, batches: list[NDArray[np.int64]], threads: int) -> int:
@@ -137,10 +135,10 @@ def ours(sampler: RandomWalkSampler, batches: list[NDArray[np.int64]], threads: 
     return sum(subgraph.num_nodes("Film") for subgraph in prefetch(jobs, threads=threads))
 
 
-def measured(
+def ways(
     adjacency: dict[EdgeType, Csr], batches: list[NDArray[np.int64]], arguments: argparse.Namespace
-) -> list[dict[str, Any]]:
-    """One row for each way to walk."""
+) -> dict[tuple[str, int], Callable[[], object]]:
+    """By name and threads, each way to walk, ready to run."""
     walks, rounds = arguments.walks, arguments.rounds
     sampler = RandomWalkSampler(
         adjacency,
@@ -160,30 +158,18 @@ def measured(
         arrays.append((csr, prefix))
         tensors.append(tuple(None if part is None else torch.from_numpy(part) for part in (*bare[-1][:2], prefix)))
     seeds = [torch.from_numpy(batch) for batch in batches]
-    runs: list[tuple[str, int, Callable[[], object]]] = [
-        ("sampler", threads, partial(ours, sampler, batches, threads)) for threads in arguments.threads
-    ]
-    runs += [
-        ("bare Numba loop", 1, lambda: [bare_walk(*bare, batch, walks, rounds) for batch in batches]),
-        ("NumPy, walk only", 1, lambda: [numpy_walk(arrays, batch, walks, rounds) for batch in batches]),
-        (
-            "NumPy, ranked",
-            1,
-            lambda: [
-                numpy_rank(numpy_walk(arrays, batch, walks, rounds), batch, arguments.neighbours) for batch in batches
-            ],
-        ),
-        ("torch, walk only", 1, lambda: [torch_walk(tensors, batch, walks, rounds) for batch in seeds]),
-    ]
     sampler.sample({"Film": batches[0]})  # compiles
     bare_walk(*bare, batches[0][:1], 1, 1)
-    steps = sum(map(len, batches)) * walks * rounds * len(PATH.steps)
-    rows: list[dict[str, Any]] = []
-    for name, threads, run in runs:
-        seconds = quickest(run, arguments.repeats)
-        rows.append({"walk": name, "threads": threads, "seconds": seconds, "steps_per_second": steps / seconds})
-    loop = next(row["seconds"] for row in rows if row["walk"].startswith("bare"))
-    return [{**row, "ratio_to_bare_loop": loop / row["seconds"]} for row in rows]
+    runs: dict[tuple[str, int], Callable[[], object]] = {
+        ("sampler", threads): partial(ours, sampler, batches, threads) for threads in arguments.threads
+    }
+    runs["bare Numba loop", 1] = lambda: [bare_walk(*bare, batch, walks, rounds) for batch in batches]
+    runs["NumPy, walk only", 1] = lambda: [numpy_walk(arrays, batch, walks, rounds) for batch in batches]
+    runs["NumPy, ranked", 1] = lambda: [
+        numpy_rank(numpy_walk(arrays, batch, walks, rounds), batch, arguments.neighbours) for batch in batches
+    ]
+    runs["torch, walk only", 1] = lambda: [torch_walk(tensors, batch, walks, rounds) for batch in seeds]
+    return runs
 
 
 def main() -> None:
@@ -197,27 +183,43 @@ def main() -> None:
     parser.add_argument("--neighbours", type=int, default=50)
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--again", action="store_true", help="measure what is there already")
     arguments = parser.parse_args()
 
     torch.set_num_threads(1)
-    weighted = skewed_graph(arguments.nodes, arguments.edges)
-    plain = {each: Csr(indptr=csr.indptr, indices=csr.indices) for each, csr in weighted.items()}
-    rng = np.random.default_rng(2)
-    batches = [rng.integers(0, arguments.nodes // 2, arguments.seeds) for _ in range(arguments.batches)]
-    rows = [
-        {"weighted": name == "weighted", **row}
-        for name, graph in (("plain", plain), ("weighted", weighted))
-        for row in measured(graph, batches, arguments)
-    ]
-    print(f"{'walk':18} {'weighted':>8} {'threads':>7} {'seconds':>8} {'M steps/s':>10} {'of the bare loop':>17}")
-    for row in rows:
-        print(
-            f"{row['walk']:18} {row['weighted']!s:>8} {row['threads']:7} {row['seconds']:8.2f} "
-            f"{row['steps_per_second'] / 1e6:10.1f} {row['ratio_to_bare_loop']:17.2f}"
-        )
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
-    machine = f"{platform.machine()}, {os.cpu_count()} cores"
-    print(json.dumps({"parameters": vars(arguments), "rows": rows, "machine": machine, "commit": commit}))
+    results = Results("random_walk", again=arguments.again)
+
+    @cache
+    def made(weighted: bool) -> dict[tuple[str, int], Callable[[], object]]:
+        graph = skewed_graph(arguments.nodes, arguments.edges)
+        if not weighted:
+            graph = {each: Csr(indptr=csr.indptr, indices=csr.indices) for each, csr in graph.items()}
+        rng = np.random.default_rng(2)
+        batches = [rng.integers(0, arguments.nodes // 2, arguments.seeds) for _ in range(arguments.batches)]
+        return ways(graph, batches, arguments)
+
+    steps = arguments.batches * arguments.seeds * arguments.walks * arguments.rounds * len(PATH.steps)
+    names = [("sampler", threads) for threads in arguments.threads]
+    names += [(name, 1) for name in ("bare Numba loop", "NumPy, walk only", "NumPy, ranked", "torch, walk only")]
+    shared = {name: value for name, value in vars(arguments).items() if name not in ("threads", "again")}
+    columns = f"{'seconds':>8} {'processor':>10} {'M steps/s':>10} {'of the bare loop':>17}"
+    print(f"{'walk':18} {'weighted':>8} {'threads':>7} {columns}")
+    for weighted in (False, True):
+        rows = {}
+        for name, threads in names:
+
+            def measure(name: str = name, threads: int = threads, weighted: bool = weighted) -> dict[str, Any]:
+                found = quickest(made(weighted)[name, threads], arguments.repeats)
+                return {**found, "steps": steps}
+
+            settings = {**shared, "walk": name, "threads": threads, "weighted": weighted}
+            rows[name, threads] = results.row(settings, measure)
+        loop = rows["bare Numba loop", 1]["processor_seconds"]
+        for (name, threads), row in rows.items():
+            print(
+                f"{name:18} {weighted!s:>8} {threads:7} {row['seconds']:8.2f} {row['processor_seconds']:10.2f} "
+                f"{row['steps'] / row['processor_seconds'] / 1e6:10.1f} {loop / row['processor_seconds']:17.2f}"
+            )
 
 
 if __name__ == "__main__":

@@ -22,9 +22,17 @@ def render() -> str:
     ]
     lines += [_one_line(root.help), "", _one_line(root.epilog), ""]
     for name, command in root.commands.items():
-        lines += [f"## kithkin {name}", "", _one_line(command.help), ""]
-        lines += ["| | |", "|---|---|", *_parameters(command), ""]
+        lines += _section(command, f"kithkin {name}", "##")
     return "\n".join(lines)
+
+
+def _section(command: Any, name: str, heading: str) -> list[str]:
+    """One command, and below it those that it has."""
+    lines = [f"{heading} {name}", "", _one_line(command.help), ""]
+    lines += ["| | |", "|---|---|", *_parameters(command), ""]
+    for inner, each in getattr(command, "commands", {}).items():
+        lines += _section(each, f"{name} {inner}", heading + "#")
+    return lines
 
 
 def _parameters(command: Any) -> Iterator[str]:

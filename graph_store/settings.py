@@ -50,12 +50,30 @@ class SpaceSettings(_Settings):
     """Length of the vectors."""
     hidden: int = Field(default=128, ge=2)
     """Width of the hidden layers, a multiple of ``heads``."""
-    encoder: Literal["semantic_gnn"] = "semantic_gnn"
-    """How messages are made; docs/methods has a page on each."""
-    sampler: Literal["uniform", "random_walk"] = "uniform"
-    """Who is a neighbour: over the declared relations (uniform), or by random-walk importance (PinSage)."""
+    encoder: Literal[
+        "semantic_gnn",
+        "pin_sage",
+        "graph_sage",
+        "gat",
+        "r_gcn",
+        "mean",
+        "zoomer",
+        "light_gcn",
+        "matrix_factorisation",
+    ] = "semantic_gnn"
+    """How messages are made; docs/methods has a page on each. The last two learn a vector for each node, from
+    engagements alone (``user``)."""
+    sampler: Literal["uniform", "random_walk", "region_of_interest"] = "uniform"
+    """Who is a neighbour: over the declared relations (uniform), by random-walk importance (PinSage), or over the
+    declared relations those most relevant to the node itself (region_of_interest, ZOOMER)."""
+    relevance: Literal["tanimoto", "cosine"] = "tanimoto"
+    """How relevance is measured in a region of interest."""
     learned: tuple[Literal["entity", "concept", "user"], ...] = ()
     """Roles of nodes that get a learned vector each beside their features; new ones get their type's mean."""
+    pooling: Literal["importance", "mean"] = "importance"
+    """How ``pin_sage`` weighs neighbours: by importance, or all alike."""
+    bases: int = Field(default=8, ge=1)
+    """Matrices that the relations of ``r_gcn`` share."""
     layers: int = Field(default=1, ge=0, le=3)
     """Rounds of messages from neighbours."""
     fan_out: int = Field(default=10, ge=1)
@@ -71,14 +89,24 @@ class SpaceSettings(_Settings):
     steps: int | None = Field(default=None, ge=0)
     """Optimiser steps; nothing: by the size of the graph."""
     batch_size: int = Field(default=1024, ge=2)
-    """Positive pairs a step; the other pairs of the batch are the negatives."""
-    negatives: int = Field(default=512, ge=0)
-    """Entities drawn evenly as further negatives (space ``user``)."""
+    """Positive pairs a step."""
+    loss: Literal["softmax", "max_margin"] = "softmax"
+    """Softmax with log-Q correction, or PinSage's hinge: a negative is to lie below the positive by ``margin``."""
+    margin: float = Field(default=0.1, gt=0)
+    """See ``loss``; in cosines."""
+    in_batch: bool = True
+    """Are the other pairs of the batch negatives."""
+    negatives: int = Field(default=0, ge=0)
+    """Nodes drawn evenly as negatives of the whole batch; beside those of ``in_batch`` they make mixed negatives."""
+    hard_negatives: int = Field(default=0, ge=0)
+    """Hard negatives of a pair's left node at the most: none in the first epoch, one more in each later one."""
+    hard_band: tuple[int, int] = (100, 500)
+    """They are entities between these ranks (from, to) of the left node's personalised PageRank."""
     learning_rate: float = Field(default=2e-3, gt=0)
     """After the warm-up; falls to zero along a cosine."""
     weight_decay: float = Field(default=1e-4, ge=0)
     """How strongly the weights are drawn to zero."""
-    temperature: float = Field(default=0.07, gt=0)
+    temperature: float = Field(default=0.1, gt=0)
     """Divides the cosines before the softmax."""
     log_q: float = Field(default=1.0, ge=0, le=1)
     """How far the softmax is corrected for candidates that are drawn often; 1: wholly."""
@@ -88,15 +116,33 @@ class SpaceSettings(_Settings):
     """Share of the positive pairs that join an entity and a concept (space ``similar``)."""
     signals: float = Field(default=1.0, ge=0)
     """Weight of the fitted blocks beside the trained encoder in the vectors; 0: the encoder alone (``similar``)."""
-    smoothing: float = Field(default=1.0, ge=0)
-    """Weight of the neighbours' blocks beside a node's own (``similar``)."""
+    context: float = Field(default=0.6, ge=0)
+    """Weight of what the neighbours are like in the signals, beside the node's own blocks (``similar``)."""
+    smoothing: float = Field(default=0.0, ge=0)
+    """Weight of the neighbours' signals beside a node's own, where there are layers (``similar``)."""
     supervision: float = Field(default=0.25, gt=0, le=0.5)
     """Share of the engagements that a step predicts from the others; the parts take turns (``user``)."""
+
+    rank: int = Field(default=640, ge=1)
+    """Length of the spectral part beside ``light_gcn`` and ``matrix_factorisation``, before both are reduced."""
+    user_power: float = Field(default=0.3, ge=0, le=1)
+    """In the spectral part, users are divided by their number of engagements to this power."""
+    entity_power: float = Field(default=0.45, ge=0, le=1)
+    """The same for entities."""
+    spectrum: float = Field(default=0.75, ge=0)
+    """Power of the singular values in the spectral part's score."""
+    popularity: float = Field(default=0.5, ge=0)
+    """Weight of an entity's log number of engagements beside the learned vectors of ``light_gcn`` and
+    ``matrix_factorisation``; they are trained with 1, but the spectral part has a share of its own."""
 
     @model_validator(mode="after")
     def _fits(self) -> SpaceSettings:
         if self.hidden % self.heads:
             raise ValueError(f"hidden ({self.hidden}) must be a multiple of heads ({self.heads})")
+        if not 0 <= self.hard_band[0] < self.hard_band[1]:
+            raise ValueError(f"hard_band ({self.hard_band[0]}, {self.hard_band[1]}) must go up, from 0 or more")
+        if not self.in_batch and not self.negatives:
+            raise ValueError("in_batch = false leaves no negatives: set negatives")
         return self
 
 
@@ -105,13 +151,37 @@ class UserSpaceSettings(SpaceSettings):
 
     dimension: int = Field(default=128, ge=2, le=1024)
     """Length of the vectors."""
+    negatives: int = Field(default=512, ge=0)
+    """Entities drawn evenly as negatives of the whole batch."""
     block_dropout: float = Field(default=0.1, ge=0, lt=1)
     """Share of a node's feature blocks left out in training."""
+    temperature: float = Field(default=0.07, gt=0)
+    """Divides the cosines before the softmax."""
+
+
+class DistributedSettings(_Settings):
+    """Training by several workers, each on its part of the graph; docs/distributed.md."""
+
+    partition: Literal["hasp", "random"] = "hasp"
+    """How entities and users are split: few edges between parts (hasp), or at random, for comparison."""
+    rare_share: float = Field(default=0.001, ge=0, le=1)
+    """Relations with at most this share of all edges are whole in every part."""
+    halo: Literal["none", "users", "all"] = "users"
+    """Edges between parts: an engagement goes with its entity, all others are left out (users); all are left out
+    (none); they are in both parts (all)."""
+    machines: int = Field(default=1, ge=1)
+    """Machines that share the workers evenly; all see the work folder under the same path."""
+    rendezvous: str = ""
+    """Where the workers find each other, host:port on the first machine; nothing: a free port of this machine."""
+    restarts: int = Field(default=3, ge=0)
+    """How often the workers are started again from the last checkpoint when one of them dies."""
 
 
 class TrainingSettings(_Settings):
     """Training of all spaces."""
 
+    preset: str | None = None
+    """A method's settings (docs/methods), such as "pinsage"; what else is set stands above them."""
     seed: int = 1
     """Seed of every random choice."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -120,16 +190,33 @@ class TrainingSettings(_Settings):
     """CPU threads; 0: as many as there are."""
     sampler_threads: int = Field(default=1, ge=0)
     """Threads that draw batches ahead of the training step; 0: in the step itself. Results do not depend on it."""
+    memory_mib: int = Field(default=4096, ge=0)
+    """Mebibytes that features of all nodes (training) and states (inference) may take; above, they stand in files."""
     input_dimension: int = Field(default=128, ge=2)
     """Length of each input block fitted per relation or text property."""
+    context_dimension: int = Field(default=128, ge=0)
+    """Length of each block that tells what the neighbours over a relation are like; 0: no such blocks."""
     holdout: float = Field(default=0.1, ge=0, lt=1)
     """Share of each user's newest engagements kept out of training, for evaluation."""
     checkpoint_every: int = Field(default=50, ge=1)
     """Steps between two checkpoints."""
+    tensorboard: bool = False
+    """Write TensorBoard's event files beside the log of every training (`log.jsonl`)."""
+    workers: int = Field(default=1, ge=1)
+    """Processes that train, each on its part of the graph; `steps` and `batch_size` are each worker's own."""
+    distributed: DistributedSettings = DistributedSettings()
+    """How several workers share the graph and find each other."""
     similar: SpaceSettings = SpaceSettings()
     """The space of similar entities."""
     user: UserSpaceSettings = UserSpaceSettings()
-    """The space of users and what they engage with: the same keys, but ``dimension`` 128 and ``block_dropout`` 0.1."""
+    """The space of users and what they engage with: the same keys, but ``dimension`` 128, ``negatives`` 512 and
+    ``block_dropout`` 0.1."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> TrainingSettings:
+        if self.similar.encoder in ("light_gcn", "matrix_factorisation"):
+            raise ValueError(f"similar.encoder: {self.similar.encoder} is for the space user alone")
+        return self
 
 
 class JudgedEvaluation(_Settings):
@@ -150,6 +237,9 @@ class JudgedEvaluation(_Settings):
     tune_modulo: int | None = Field(default=None, ge=2)
     """Queries with sha256(decimal id) mod this = ``tune_remainder`` are for tuning, never reported."""
     tune_remainder: int = Field(default=1, ge=0)
+    cold_modulo: int | None = Field(default=None, ge=2)
+    """Candidates with sha256(decimal id) mod this = ``cold_remainder`` are without engagements in `evaluate cold`."""
+    cold_remainder: int = Field(default=0, ge=0)
     recall_at: int = Field(default=100, ge=1)
     """Answers counted for recall."""
     ndcg_at: int = Field(default=200, ge=1)
@@ -189,6 +279,44 @@ class ClickEvaluation(_Settings):
         return self
 
 
+class ClickNetworkSettings(_Settings):
+    """The graph network that predicts clicks, and how it is trained."""
+
+    layers: int = Field(default=2, ge=0, le=4)
+    """Rounds of messages: so many hops reach the sampled neighbourhoods of both ends."""
+    fan_out: tuple[int, ...] = ()
+    """Neighbours drawn per node and edge type in each hop, in disjoint subgraphs, -1 all, and hops beyond the last
+    number as that; none: all nodes at once with all neighbours, for graphs of up to about a million engagements."""
+    last: int = Field(default=0, ge=0)
+    """Engagements of each kind that describe a user, the newest; 0: drawn from all by ``fan_out``."""
+    concepts: bool = False
+    """Do concepts carry messages too; without it, entities know of them by their features."""
+    hidden: int = Field(default=64, ge=2)
+    """Width of the layers."""
+    dimension: int = Field(default=32, ge=2)
+    """Length of the vectors."""
+    input_dimension: int = Field(default=32, ge=2)
+    """Length of each input block fitted per relation or text property."""
+    learned: bool = True
+    """Do entities that were engaged with have a learned vector each beside their features."""
+    learned_dropout: float = Field(default=0.2, ge=0, lt=1)
+    """Share of these left out in training, so that an entity does well without."""
+    dropout: float = Field(default=0.3, ge=0, lt=1)
+    """Share of hidden values set to zero in training."""
+    windows: int = Field(default=4, ge=0)
+    """Spans of the older engagements that are learned from, each from the links before it; 0: the newest alone."""
+    epochs: int = Field(default=30, ge=1)
+    """Passes at most; the best by the newest fifth of the supervision rows is kept."""
+    patience: int = Field(default=5, ge=1)
+    """Passes without a better result before it ends."""
+    batch_size: int = Field(default=2048, ge=1)
+    """Examples a step."""
+    learning_rate: float = Field(default=3e-3, gt=0)
+    """Of AdamW."""
+    weight_decay: float = Field(default=1e-3, ge=0)
+    """How strongly the weights are drawn to zero."""
+
+
 class EvaluationSettings(_Settings):
     """What ``kithkin evaluate`` measures."""
 
@@ -196,8 +324,12 @@ class EvaluationSettings(_Settings):
     """Judgements of similar entities."""
     clicks: tuple[ClickEvaluation, ...] = ()
     """Clicks given views, measured by ``kithkin evaluate clicks``."""
+    click_network: ClickNetworkSettings = ClickNetworkSettings()
+    """The graph network whose vectors ``kithkin evaluate clicks`` adds to the click models."""
     users_at: int = Field(default=20, ge=1)
     """Answers counted for a user's held-out engagements."""
+    next_at: tuple[int, ...] = Field(default=(20, 100), min_length=1)
+    """Answers counted for a user's next engagement."""
     max_users: int = Field(default=5000, ge=1)
     """Users whose held-out engagements are asked for, drawn at random where there are more."""
     bootstrap: int = Field(default=1000, ge=100)
@@ -213,6 +345,36 @@ class PublishSettings(_Settings):
     """Neighbours kept per node and relation, the heaviest first, ties by id (bytes)."""
     keep: int = Field(default=3, ge=1)
     """Bundles kept beside the active one."""
+
+
+class RetrainGate(_Settings):
+    """What a retrained model must reach to be published."""
+
+    metric: str
+    """Name of the metric as ``kithkin evaluate`` prints it, such as NDCG@20; of ours, not of a baseline."""
+    protocol: str | None = None
+    """Name of the protocol; nothing: the first that has the metric."""
+    at_least: float | None = None
+    """Least value."""
+    max_drop: float | None = Field(default=None, ge=0)
+    """Largest drop below the active bundle's value in the same protocol, as a difference."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> RetrainGate:
+        if self.at_least is None and self.max_drop is None:
+            raise ValueError("give at_least, max_drop or both: otherwise nothing is held to the metric")
+        return self
+
+
+class RetrainSettings(_Settings):
+    """The daily job ``kithkin retrain``."""
+
+    window_days: float | None = Field(default=None, gt=0)
+    """Engagements older than so many days before the newest are not learned from; nothing: all are."""
+    warm: bool = True
+    """Start from the weights of the last published training."""
+    gate: RetrainGate | None = None
+    """What a new model must reach; nothing: every new model is published."""
 
 
 class ServingSettings(_Settings):
@@ -244,4 +406,5 @@ class Settings(_Settings):
     training: TrainingSettings = TrainingSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     publish: PublishSettings = PublishSettings()
+    retrain: RetrainSettings = RetrainSettings()
     serving: ServingSettings = ServingSettings()

@@ -21,6 +21,7 @@ from training.encoders import Convolution
 from training.encoders.onnx_graph import OnnxEdges, OnnxGraph
 from training.errors import EncoderMismatch
 from training.space_model import OnlineEncoder, SpaceModel
+from training.transductive.factor_model import FactorEncoder, FactorModel
 
 TOLERANCE = 1e-5
 
@@ -32,7 +33,10 @@ def export_encoder(model: SpaceModel, node_type: str, path: Path, *, seed: int =
     """
     model = model.eval()
     path.parent.mkdir(parents=True, exist_ok=True)
-    onnx.save(_EncoderGraph(model, node_type).build(), str(path))
+    if isinstance(model, FactorModel):
+        onnx.save(model.online_onnx(node_type), str(path))
+    else:
+        onnx.save(_EncoderGraph(model, node_type).build(), str(path))
     difference = _difference(model, node_type, path, seed)
     if not difference <= TOLERANCE:
         raise EncoderMismatch(
@@ -128,7 +132,8 @@ class _EncoderGraph:
 def _difference(model: SpaceModel, node_type: str, path: Path, seed: int) -> float:
     import onnxruntime
 
-    online = OnlineEncoder(model, node_type).eval()
+    online = FactorEncoder(model, node_type) if isinstance(model, FactorModel) else OnlineEncoder(model, node_type)
+    online.eval()
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
@@ -150,7 +155,7 @@ def random_inputs(
 ) -> list[NDArray[Any]]:
     """Inputs of an encoder in their order, with the first ``filled`` of the slots taken."""
     features = rng.standard_normal((nodes, model.shape.widths[node_type])).astype(np.float32) * np.float32(0.2)
-    if not model.settings.layers:
+    if not model.state_widths:
         return [features]
     edge_type = rng.integers(max(len(model.shape.edge_types), 1), size=(nodes, slots))
     weight = rng.exponential(2.0, (nodes, slots)).astype(np.float32)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import onnx
 import pyarrow as pa
@@ -14,9 +16,9 @@ from graph_store.schema import NodeRole, NodeType
 from kithkin.v1 import model_service_pb2
 from model_store.csr import EdgeType
 from model_store.writer import BundleWriter
-from training.embed import embed
 from training.evaluation.report import EvaluationReport
 from training.graph import Graph, Snapshot, engagements
+from training.inference import embed
 from training.model import TrainedModel
 from training.neighbours import published_neighbours
 from training.onnx_export import export_encoder
@@ -56,7 +58,7 @@ def write_contents(
         writer.write_neighbours(edge_type, published_neighbours(graph, edge_type, limit))
     model.transforms.save(writer.features_folder)
     for name, space in model.spaces.items():
-        _write_space(writer, graph, model, name, space, progress or NoProgress())
+        _write_space(writer, project, graph, model, name, space, progress or NoProgress())
     json_format.ParseDict(evaluation.to_json(), manifest.evaluation)
     json_format.ParseDict(
         {"training": model.configuration, "metrics": model.metrics, "notes": list(model.notes)}, manifest.configuration
@@ -77,22 +79,38 @@ def space_types(graph: Graph, model: SpaceModel) -> tuple[tuple[str, ...], tuple
 
 
 def _write_space(
-    writer: BundleWriter, graph: Graph, model: TrainedModel, name: str, space: SpaceModel, progress: Progress
+    writer: BundleWriter,
+    project: Project,
+    graph: Graph,
+    model: TrainedModel,
+    name: str,
+    space: SpaceModel,
+    progress: Progress,
 ) -> None:
     types, described = space_types(graph, space)
-    embedding = embed(space, model.transforms, graph, node_types=types, progress=progress)
+    folder = project.work / "inference" / name
+    embedding = embed(
+        space,
+        model.transforms,
+        graph,
+        node_types=types,
+        progress=progress,
+        folder=folder,
+        memory_mib=project.settings.training.memory_mib,
+    )
     for node_type in types:
         writer.write_vectors(name, node_type, embedding.vectors[node_type])
     for layer, states in enumerate(embedding.states):
         for node_type, state in states.items():
             writer.write_states(name, layer, node_type, state)
+    shutil.rmtree(folder, ignore_errors=True)
     metric = model_service_pb2.INNER_PRODUCT if space.shape.inner_product else model_service_pb2.COSINE
     manifest = writer.manifest.spaces.add(
         name=name,
         metric=metric,
         dimension=space.settings.dimension,
         node_types=types,
-        layers=space.settings.layers,
+        layers=len(space.state_widths),
         max_neighbours=space.settings.fan_out,
     )
     for edge_type in space.shape.edge_types:

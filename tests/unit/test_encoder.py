@@ -13,12 +13,12 @@ from graph_store.settings import SpaceSettings
 from model_store.csr import Csr, EdgeType
 from model_store.features import FeatureTransforms
 from tests.memory_snapshot import MemorySnapshot, themes_snapshot
-from training.embed import embed
 from training.encoders import Edges, PaddedEdges, SemanticConv
 from training.encoders.onnx_graph import OnnxGraph
 from training.errors import EncoderMismatch
 from training.fit_features import fit_features
 from training.graph import Graph
+from training.inference import embed
 from training.neighbours import top_neighbours
 from training.onnx_export import export_encoder, random_inputs
 from training.space_model import OnlineEncoder, SpaceModel, SpaceShape

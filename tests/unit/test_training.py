@@ -20,13 +20,13 @@ from model_store.csr import EdgeType
 from model_store.writer import BundleWriter
 from tests.memory_snapshot import THEMES, MemorySnapshot, project_of, themes_document, themes_snapshot
 from training.checkpoint import load_checkpoint
-from training.embed import embed
 from training.errors import CheckpointError, GraphTooSmall
 from training.evaluate import EvaluationReport, evaluate
 from training.graph import Graph, kept_edges
 from training.holdout import split_newest, supervision_parts
+from training.inference import embed
 from training.model import TrainedModel
-from training.objectives import in_batch_softmax, similar_tasks
+from training.objectives import similar_tasks
 from training.publish import write_contents
 from training.train import resolved_steps, train
 
@@ -279,21 +279,6 @@ def test_positive_pairs_come_from_every_relation_in_balance() -> None:
     proportional = similar_tasks(graph, balance=1.0, concept_share=0.0)
     edges = np.array([source.edges for source in proportional.sources[:4]])
     assert proportional.shares[:4] == pytest.approx(edges / edges.sum())
-
-
-def test_in_batch_softmax_corrects_for_frequency_and_leaves_out_accidental_hits() -> None:
-    scores = torch.tensor([[2.0, 1.0, 3.0], [0.0, 1.0, 5.0]])
-    log_q = torch.log(torch.tensor([0.5, 0.25, 0.25]))
-    left, right = torch.tensor([10, 11]), torch.tensor([20, 21, 20])
-    # Row 0: candidate 2 is the positive again; row 1: nothing is left out.
-    rows = [
-        -torch.log_softmax(torch.tensor([2.0 - log_q[0], 1.0 - log_q[1]]), 0)[0],
-        -torch.log_softmax(torch.tensor([0.0 - log_q[0], 1.0 - log_q[1], 5.0 - log_q[2]]), 0)[1],
-    ]
-    assert in_batch_softmax(scores, log_q, left, right) == pytest.approx(float(sum(rows)) / 2)
-    known = torch.tensor([[False, False, False], [False, False, True]])
-    rows[1] = -torch.log_softmax(torch.tensor([0.0 - log_q[0], 1.0 - log_q[1]]), 0)[1]
-    assert in_batch_softmax(scores, log_q, left, right, known=known) == pytest.approx(float(sum(rows)) / 2)
 
 
 def test_steps_follow_from_the_graph_unless_set() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,8 +16,17 @@ from numpy.typing import NDArray
 from graph_store.settings import JudgedEvaluation
 from training.errors import JudgementsError
 from training.evaluation.baselines import entity_popularity, similarity_baselines
-from training.evaluation.metrics import Interval, average_precision, bootstrap, ndcg, paired_bootstrap, ranking, recall
-from training.evaluation.report import OURS, Protocol
+from training.evaluation.groups import by_relation, by_tenths, measured, unpopular_half
+from training.evaluation.metrics import (
+    Interval,
+    average_precision,
+    bootstrap_columns,
+    ndcg,
+    paired_bootstrap,
+    ranking,
+    recall,
+)
+from training.evaluation.report import OURS, Group, Protocol
 from training.graph import Graph
 
 Rows = NDArray[np.int64]
@@ -36,6 +45,8 @@ class Judgements:
     """Per query the positions in ``candidates`` of its similar entities."""
     tuning: NDArray[np.bool_]
     """Which queries are for tuning, never reported."""
+    cold: NDArray[np.bool_]
+    """Which candidates the protocol for cold entities takes the engagements from."""
 
 
 def load_judgements(settings: JudgedEvaluation, folder: Path, ids: pa.StringArray) -> Judgements:
@@ -64,14 +75,16 @@ def load_judgements(settings: JudgedEvaluation, folder: Path, ids: pa.StringArra
         candidates=candidates,
         queries=np.array([place[row_of[query]] for query in queries], dtype=np.int64),
         similar=tuple(np.array(sorted(similar[query]), dtype=np.int64) for query in queries),
-        tuning=np.array([_is_tuning(query, settings) for query in queries], dtype=bool),
+        tuning=_drawn(queries, settings.tune_modulo, settings.tune_remainder),
+        cold=_drawn(ids.take(pa.array(candidates)).to_pylist(), settings.cold_modulo, settings.cold_remainder),
     )
 
 
-def _is_tuning(query: str, settings: JudgedEvaluation) -> bool:
-    if settings.tune_modulo is None:
-        return False
-    return int(hashlib.sha256(query.encode()).hexdigest(), 16) % settings.tune_modulo == settings.tune_remainder
+def _drawn(ids: Sequence[str], modulo: int | None, remainder: int) -> NDArray[np.bool_]:
+    """Which ids a hash draws: the same whatever else is in the file."""
+    if modulo is None:
+        return np.zeros(len(ids), bool)
+    return np.array([int(hashlib.sha256(each.encode()).hexdigest(), 16) % modulo == remainder for each in ids], bool)
 
 
 def _read(path: Path, columns: tuple[str, ...]) -> pa.Table:
@@ -132,35 +145,119 @@ def evaluate_judged(
     judgements = load_judgements(settings, folder, graph.snapshot.ids(settings.node))
     chosen = np.flatnonzero(judgements.tuning == tuning)
     rows = judgements.candidates[judgements.queries]
-    popularity = entity_popularity(graph, settings.node)[rows[chosen]]
-    unpopular = popularity < np.median(popularity) if len(chosen) else np.zeros(0, bool)
-    headline = f"NDCG@{settings.ndcg_at}"
-    names = ("MAP", f"Recall@{settings.recall_at}", headline)
+    # Where the halves and the deciles lie does not depend on which of the queries are for tuning.
+    popularity = entity_popularity(graph, settings.node)[rows]
+    names = tuple(_metrics(settings))
+    found = _measure(judgements, settings, graph, vectors, chosen, baselines=baselines)
+    values = {name: each[:, -1] for name, each in found.items()}
+    scores = _intervals(found, names, resamplings)
+    unpopular = unpopular_half(popularity)[chosen]
+    for label, half in (("unpopular half", unpopular), ("popular half", ~unpopular)):
+        within = _intervals({name: each[half, None] for name, each in values.items()}, (label,), resamplings)
+        scores = {name: {**scores[name], **within[name]} for name in scores}
+    tenths = [(name, inside[chosen]) for name, inside in by_tenths(popularity)]
+    relations = by_relation(graph, settings.node, rows[chosen])
+    reported = "The queries for tuning." if tuning else ""
+    if settings.tune_modulo is not None and not tuning:
+        reported = f"Left out: the {int(judgements.tuning.sum()):,} queries for tuning."
+    return _protocol(
+        settings,
+        "judged",
+        scores,
+        values,
+        resamplings,
+        note=f"{len(judgements.candidates):,} candidates. {reported}".strip(),
+        groups=(
+            *measured("popularity", tenths, values, resamplings),
+            *measured("relation", relations, values, resamplings),
+        ),
+    )
+
+
+def evaluate_cold(
+    settings: JudgedEvaluation,
+    folder: Path,
+    graph: Graph,
+    vectors: NDArray[np.float32],
+    *,
+    resamplings: int,
+    tuning: bool = False,
+) -> Protocol:
+    """The cold entities as queries, all candidates ranked; ``graph`` and ``vectors`` are without their engagements.
+
+    With ``tuning`` those of them that are for tuning are measured in place of the others.
+    """
+    judgements = load_judgements(settings, folder, graph.snapshot.ids(settings.node))
+    chosen = np.flatnonzero(judgements.cold[judgements.queries] & (judgements.tuning == tuning))
+    found = _measure(judgements, settings, graph, vectors, chosen, baselines=True)
+    values = {name: each[:, -1] for name, each in found.items()}
+    rows = judgements.candidates[judgements.queries[chosen]]
+    return _protocol(
+        settings,
+        "cold",
+        _intervals(found, tuple(_metrics(settings)), resamplings),
+        values,
+        resamplings,
+        note=(
+            f"{int(judgements.cold.sum()):,} of the {len(judgements.candidates):,} candidates lost all engagements "
+            "before training; those that are judged are the queries."
+        ),
+        groups=tuple(measured("relation", by_relation(graph, settings.node, rows), values, resamplings)),
+    )
+
+
+def _metrics(settings: JudgedEvaluation) -> tuple[str, str, str]:
+    return ("MAP", f"Recall@{settings.recall_at}", f"NDCG@{settings.ndcg_at}")
+
+
+def _measure(
+    judgements: Judgements,
+    settings: JudgedEvaluation,
+    graph: Graph,
+    vectors: NDArray[np.float32],
+    chosen: Rows,
+    *,
+    baselines: bool,
+) -> dict[str, NDArray[np.float64]]:
+    """Metrics ``[chosen, 3]`` of the baselines and of ours, by scorer."""
+    rows = judgements.candidates[judgements.queries]
 
     def scored() -> Iterator[tuple[str, Scores]]:
         if baselines:
             yield from similarity_baselines(graph, settings.node, rows, judgements.candidates)
         yield OURS, cosine_scores(vectors, rows, judgements.candidates)
 
-    values: dict[str, NDArray[np.float64]] = {}
-    scores: dict[str, dict[str, Interval]] = {}
-    for name, each in scored():
-        found = query_metrics(judgements, each, chosen, settings)
-        values[name] = found[:, 2]
-        scores[name] = {metric: bootstrap(found[:, place], resamplings) for place, metric in enumerate(names)}
-        scores[name]["unpopular half"] = bootstrap(found[unpopular, 2], resamplings)
-        scores[name]["popular half"] = bootstrap(found[~unpopular, 2], resamplings)
-    best = max((name for name in values if name != OURS), key=lambda name: values[name].mean(), default="")
-    reported = "The queries for tuning." if tuning else ""
-    if settings.tune_modulo is not None and not tuning:
-        reported = f"Left out: the {int(judgements.tuning.sum()):,} queries for tuning."
+    return {name: query_metrics(judgements, each, chosen, settings) for name, each in scored()}
+
+
+def _intervals(
+    found: dict[str, NDArray[np.float64]], names: tuple[str, ...], resamplings: int
+) -> dict[str, dict[str, Interval]]:
+    intervals = iter(bootstrap_columns(np.concatenate(list(found.values()), axis=1), resamplings))
+    return {scorer: {name: next(intervals) for name in names} for scorer in found}
+
+
+def _protocol(
+    settings: JudgedEvaluation,
+    kind: str,
+    scores: dict[str, dict[str, Interval]],
+    values: dict[str, NDArray[np.float64]],
+    resamplings: int,
+    *,
+    note: str,
+    groups: tuple[Group, ...],
+) -> Protocol:
+    queries = len(values[OURS])
+    others = [name for name in values if name != OURS] if queries else []
+    best = max(others, key=lambda name: values[name].mean(), default="")
     return Protocol(
-        name=settings.name,
-        kind="judged",
-        queries=len(chosen),
-        note=f"{len(judgements.candidates):,} candidates. {reported}".strip(),
-        headline=headline,
+        name=settings.name + (", cold entities" if kind == "cold" else ""),
+        kind=kind,
+        queries=queries,
+        note=note,
+        headline=_metrics(settings)[-1],
         scores=scores,
         best_baseline=best,
-        gain=paired_bootstrap(values[OURS], values[best], resamplings) if best and len(chosen) else None,
+        gain=paired_bootstrap(values[OURS], values[best], resamplings) if best else None,
+        groups=groups,
     )

@@ -19,7 +19,14 @@ class Interval:
     high: float
 
     def __str__(self) -> str:
-        return f"{self.mean:.4f} [{self.low:.4f}, {self.high:.4f}]" if self.mean == self.mean else "-"
+        if np.isnan(self.mean):
+            return "-"
+        return f"{self.mean:.4f}" + ("" if np.isnan(self.low) else f" [{self.low:.4f}, {self.high:.4f}]")
+
+    @classmethod
+    def alone(cls, mean: float = float("nan")) -> Interval:
+        """A figure that has no interval; NaN: there was nothing to measure."""
+        return cls(mean=mean, low=float("nan"), high=float("nan"))
 
 
 def ranking(scores: Values, count: int | None = None) -> NDArray[np.int64]:
@@ -53,12 +60,24 @@ def ndcg(order: NDArray[np.int64], relevant: NDArray[np.int64], at: int) -> floa
 
 def bootstrap(values: Values, resamplings: int, seed: int = 0) -> Interval:
     """Mean of per-query values with the percentile interval over resampled queries."""
-    if not len(values):
-        return Interval(mean=float("nan"), low=float("nan"), high=float("nan"))
+    return bootstrap_columns(values[:, None], resamplings, seed)[0]
+
+
+def bootstrap_columns(values: Values, resamplings: int, seed: int = 0) -> list[Interval]:
+    """The same of every column of ``[queries, columns]``, all over the same resampled queries."""
+    count, columns = values.shape
+    if not count:
+        return [Interval.alone()] * columns
     rng = np.random.default_rng(seed)
-    means = np.array([values[rng.integers(len(values), size=len(values))].mean() for _ in range(resamplings)])
-    low, high = np.quantile(means, [0.025, 0.975])
-    return Interval(mean=float(values.mean()), low=float(low), high=float(high))
+    means = np.empty((resamplings, columns))
+    for row in range(resamplings):
+        means[row] = np.bincount(rng.integers(count, size=count), minlength=count) @ values / count
+    low, high = np.quantile(means, [0.025, 0.975], axis=0)
+    mean = values.mean(axis=0)
+    return [
+        Interval(mean=float(mean[column]), low=float(low[column]), high=float(high[column]))
+        for column in range(columns)
+    ]
 
 
 def paired_bootstrap(ours: Values, theirs: Values, resamplings: int, seed: int = 0) -> Interval:

@@ -8,6 +8,7 @@ from typing import Any
 from training.evaluation.metrics import Interval
 
 OURS = "kithkin"
+_COLUMNS = 6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,12 +21,35 @@ class Table:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Group:
+    """The queries that have something in common."""
+
+    by: str
+    """What they were grouped by: ``popularity``, ``activity`` or ``relation``."""
+    name: str
+    queries: int
+    scores: dict[str, Interval]
+    """The headline metric by scorer."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values; intervals as [mean, low, high]."""
+        scores = {name: _plain(value) for name, value in self.scores.items()}
+        return {"by": self.by, "name": self.name, "queries": self.queries, "scores": scores}
+
+    @classmethod
+    def from_json(cls, document: dict[str, Any]) -> Group:
+        """What ``to_json`` made."""
+        scores = {name: _interval(value) for name, value in document["scores"].items()}
+        return cls(by=document["by"], name=document["name"], queries=int(document["queries"]), scores=scores)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Protocol:
     """Every scorer under one protocol."""
 
     name: str
     kind: str
-    """``judged`` or ``users``."""
+    """``judged``, ``cold``, ``users`` or ``next``."""
     queries: int
     note: str
     headline: str
@@ -35,16 +59,23 @@ class Protocol:
     best_baseline: str = ""
     gain: Interval | None = None
     """Ours less the best baseline in the headline metric, query by query."""
+    groups: tuple[Group, ...] = ()
+    """The headline metric by groups of queries."""
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Names of the metrics, those that say most first."""
+        return tuple(next(iter(self.scores.values()))) if self.scores else ()
+
+    def ranked(self) -> list[str]:
+        """Scorers by rising headline metric, ours last."""
+        return sorted(self.scores, key=lambda name: (name == OURS, self.scores[name][self.headline].mean))
 
     def table(self) -> Table:
-        """Scorers by rising headline metric, ours last."""
-        metrics = list(next(iter(self.scores.values()))) if self.scores else []
-        names = sorted(
-            (name for name in self.scores if name != OURS), key=lambda name: self.scores[name][self.headline].mean
-        )
-        names += [OURS] if OURS in self.scores else []
+        """Scorers and the first metrics, as many as a terminal has room for; JSON and the HTML report have all."""
+        metrics = self.metrics[:_COLUMNS]
         rows = []
-        for name in names:
+        for name in self.ranked():
             found = self.scores[name]
             cells = [str(found[each]) if each == self.headline else _number(found[each].mean) for each in metrics]
             rows.append((name, *cells))
@@ -61,28 +92,33 @@ class Protocol:
             "queries": self.queries,
             "note": self.note,
             "headline": self.headline,
+            "metrics": list(self.metrics),
             "scores": {
                 name: {metric: _plain(value) for metric, value in found.items()} for name, found in self.scores.items()
             },
             "best_baseline": self.best_baseline,
             "gain": None if self.gain is None else _plain(self.gain),
+            "groups": [each.to_json() for each in self.groups],
         }
 
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> Protocol:
-        """What ``to_json`` made."""
+        """What ``to_json`` made, from a bundle's manifest too, which keeps no order of names."""
+        scores = {
+            name: {metric: _interval(found[metric]) for metric in document.get("metrics", found)}
+            for name, found in document["scores"].items()
+        }
         return cls(
             name=document["name"],
             kind=document["kind"],
             queries=int(document["queries"]),
             note=document["note"],
             headline=document["headline"],
-            scores={
-                name: {metric: _interval(value) for metric, value in found.items()}
-                for name, found in document["scores"].items()
-            },
+            scores=scores,
             best_baseline=document["best_baseline"],
             gain=None if document["gain"] is None else _interval(document["gain"]),
+            # A bundle of an earlier version has none.
+            groups=tuple(Group.from_json(each) for each in document.get("groups", [])),
         )
 
 

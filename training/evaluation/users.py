@@ -1,8 +1,13 @@
-"""What users engaged with next: held-out newest engagements, ranked among all entities not engaged with before."""
+"""What users engaged with next: held-out newest engagements, ranked among all entities not engaged with before.
+
+Two protocols over the same rankings: ``users`` asks for all that was held out of a user, ``next`` for the first of it
+alone.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,9 +16,12 @@ from numpy.typing import NDArray
 
 from graph_store.schema import Relation
 from model_store.csr import EdgeType
-from training.evaluation.metrics import bootstrap, ndcg, paired_bootstrap, ranking, recall
+from training.evaluation.groups import by_relation, by_tenths, measured
+from training.evaluation.metrics import Interval, bootstrap_columns, paired_bootstrap, ranking
 from training.evaluation.report import OURS, Protocol
-from training.holdout import Split
+from training.evaluation.top_k import average_popularity, coverage, hits, list_metrics, personalization
+from training.graph import Graph
+from training.holdout import Split, first_held_out
 
 Scores = NDArray[np.float64]
 _EASE_LIMIT = 12_000
@@ -22,7 +30,25 @@ _EASE_REGULARISATION = 250.0
 _USERS_AT_ONCE = 256
 
 
-def evaluate_users(
+@dataclass(frozen=True, kw_only=True)
+class Ranked:
+    """What each scorer answers to the users who are asked."""
+
+    relation: Relation
+    graph: Graph
+    """Without the held-out engagements."""
+    asked: NDArray[np.int64]
+    """Users with something kept and something held out, ascending."""
+    lists: dict[str, NDArray[np.int64]]
+    """By scorer: entities not engaged with before, best first ``[asked, k]``; -1 where there are fewer."""
+    seen: Any
+    wanted: Any
+    """What was kept and what was held out, CSR matrices ``[users, entities]`` of ones."""
+    following: NDArray[np.int64]
+    """The first entity held out ``[asked]``; -1 where it is not known."""
+
+
+def rank_users(
     split: Split,
     relation: Relation,
     users: NDArray[np.float32],
@@ -30,9 +56,8 @@ def evaluate_users(
     *,
     at: int,
     max_users: int,
-    resamplings: int,
-) -> Protocol | None:
-    """Recall and NDCG of ours (inner products) and of the baselines; None where nothing is held out.
+) -> Ranked | None:
+    """Rank by ours (inner products) and by the baselines, ``at`` answers each; None where nothing is held out.
 
     ``users`` and ``entities`` are vectors made without the held-out engagements.
     """
@@ -46,9 +71,9 @@ def evaluate_users(
         return None
     if len(asked) > max_users:
         asked = np.sort(np.random.default_rng(0).permutation(asked)[:max_users])
-    values: dict[str, NDArray[np.float64]] = {}
+    lists: dict[str, NDArray[np.int64]] = {}
     for name, scorer in _scorers(seen, users, entities):
-        found = np.empty((len(asked), 2))
+        found = np.full((len(asked), at), -1, np.int64)
         for first in range(0, len(asked), _USERS_AT_ONCE):
             chunk = asked[first : first + _USERS_AT_ONCE]
             scores = np.array(scorer(chunk), dtype=np.float64)
@@ -56,24 +81,127 @@ def evaluate_users(
                 own = scores[row]
                 own[seen.indices[seen.indptr[user] : seen.indptr[user + 1]]] = -np.inf
                 order = _top(own, at)
-                relevant = wanted.indices[wanted.indptr[user] : wanted.indptr[user + 1]].astype(np.int64)
-                found[first + row] = recall(order, relevant, at), ndcg(order, relevant, at)
-        values[name] = found
-    names = (f"Recall@{at}", f"NDCG@{at}")
-    scores_of = {
-        name: {metric: bootstrap(found[:, place], resamplings) for place, metric in enumerate(names)}
-        for name, found in values.items()
-    }
-    best = max((name for name in values if name != OURS), key=lambda name: values[name][:, 1].mean())
-    return Protocol(
-        name=f"{relation.triple}",
-        kind="users",
-        queries=len(asked),
+                found[first + row, : len(order)] = order
+        lists[name] = found
+    return Ranked(
+        relation=relation,
+        graph=split.graph,
+        asked=asked,
+        lists=lists,
+        seen=seen,
+        wanted=wanted,
+        following=first_held_out(split, relation)[asked],
+    )
+
+
+def users_protocol(ranked: Ranked, *, at: int, resamplings: int) -> Protocol:
+    """All that was held out of each user: PyG's metrics of the first ``at`` answers."""
+    wanted = ranked.wanted[ranked.asked]
+    relevant = np.diff(wanted.indptr).astype(np.int64)
+    popularity = np.asarray(ranked.seen.sum(axis=0)).ravel()
+    values, alone = {}, {}
+    for name, lists in ranked.lists.items():
+        first = lists[:, :at]
+        values[name] = list_metrics(hits(first, wanted), relevant, at)
+        values[name][f"AveragePopularity@{at}"] = average_popularity(first, popularity)
+        # Figures of all lists together, not of one query: they have no interval over queries.
+        alone[name] = {
+            f"Coverage@{at}": Interval.alone(coverage(first, len(popularity))),
+            f"Personalization@{at}": Interval.alone(personalization(first)),
+        }
+    intervals = _intervals(values, resamplings)
+    return _protocol(
+        ranked,
+        "users",
+        f"NDCG@{at}",
+        {name: _ordered({**intervals[name], **alone[name]}, at) for name in intervals},
+        values,
+        ranked.asked,
+        resamplings,
         note="Each user's newest engagements, held out of training; all entities not engaged with before are ranked.",
-        headline=names[1],
-        scores=scores_of,
+    )
+
+
+def next_protocol(ranked: Ranked, *, at: Sequence[int], resamplings: int) -> Protocol | None:
+    """The first engagement that was held out of each user, and no other; None where no time says which it was."""
+    known = ranked.following >= 0
+    if not known.any():
+        return None
+    relevant = np.ones(int(known.sum()), np.int64)
+    most = max(at)
+    values = {}
+    for name, lists in ranked.lists.items():
+        found = lists[known] == ranked.following[known, None]
+        metrics = list_metrics(found, relevant, most)
+        each = {f"Recall@{k}": list_metrics(found, relevant, k)[f"Recall@{k}"] for k in at}
+        values[name] = {**each, f"NDCG@{most}": metrics[f"NDCG@{most}"], f"MRR@{most}": metrics[f"MRR@{most}"]}
+    return _protocol(
+        ranked,
+        "next",
+        f"Recall@{min(at)}",
+        _intervals(values, resamplings),
+        values,
+        ranked.asked[known],
+        resamplings,
+        note="The one engagement that follows what was kept; all entities not engaged with before are ranked.",
+    )
+
+
+def evaluate_users(
+    split: Split,
+    relation: Relation,
+    users: NDArray[np.float32],
+    entities: NDArray[np.float32],
+    *,
+    at: int,
+    max_users: int,
+    resamplings: int,
+) -> Protocol | None:
+    """``rank_users`` and ``users_protocol``; None where nothing is held out."""
+    ranked = rank_users(split, relation, users, entities, at=at, max_users=max_users)
+    return None if ranked is None else users_protocol(ranked, at=at, resamplings=resamplings)
+
+
+def _ordered(metrics: dict[str, Interval], at: int) -> dict[str, Interval]:
+    """What says most first: a terminal has no room for all."""
+    first = [f"{name}@{at}" for name in ("Recall", "NDCG", "MRR", "HitRatio", "Coverage", "AveragePopularity")]
+    return {name: metrics[name] for name in (*first, *(name for name in metrics if name not in first))}
+
+
+def _intervals(values: dict[str, dict[str, Scores]], resamplings: int) -> dict[str, dict[str, Interval]]:
+    columns = np.stack([each for found in values.values() for each in found.values()], axis=1)
+    intervals = iter(bootstrap_columns(columns, resamplings))
+    return {scorer: {name: next(intervals) for name in found} for scorer, found in values.items()}
+
+
+def _protocol(
+    ranked: Ranked,
+    kind: str,
+    headline: str,
+    scores: dict[str, dict[str, Interval]],
+    values: dict[str, dict[str, Scores]],
+    users: NDArray[np.int64],
+    resamplings: int,
+    *,
+    note: str,
+) -> Protocol:
+    by_scorer = {name: found[headline] for name, found in values.items()}
+    best = max((name for name in by_scorer if name != OURS), key=lambda name: by_scorer[name].mean())
+    activity = np.diff(ranked.seen.indptr)[users].astype(np.float64)
+    relations = by_relation(ranked.graph, ranked.relation.triple.source, users, but=ranked.relation)
+    return Protocol(
+        name=f"{ranked.relation.triple}" + (", next entity" if kind == "next" else ""),
+        kind=kind,
+        queries=len(users),
+        note=note,
+        headline=headline,
+        scores=scores,
         best_baseline=best,
-        gain=paired_bootstrap(values[OURS][:, 1], values[best][:, 1], resamplings),
+        gain=paired_bootstrap(by_scorer[OURS], by_scorer[best], resamplings),
+        groups=(
+            *measured("activity", by_tenths(activity), by_scorer, resamplings),
+            *measured("relation", relations, by_scorer, resamplings),
+        ),
     )
 
 
