@@ -58,6 +58,7 @@ def overrides(run: Mapping[str, Any], seed: int) -> dict[str, Any]:
         "training.device": "cpu",
         "training.workers": run["workers"],
         "training.input_dimension": 64,
+        "training.similar.layers": 1,
         "training.similar.dimension": 128,
         "training.similar.hidden": 64,
         "training.similar.steps": run["steps"],

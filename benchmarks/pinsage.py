@@ -94,7 +94,9 @@ def main() -> None:
     }
 
     def measured(settings: dict[str, Any], seed: int, *, tuning: bool) -> dict[str, Any]:
-        trained = train_encoder(graph, transforms, tasks, SpaceSettings(**settings), node_type=node_type, seed=seed)
+        trained = train_encoder(
+            graph, transforms, tasks, SpaceSettings(**{"layers": 1, **settings}), node_type=node_type, seed=seed
+        )
         found = answers.values(trained.vectors, tuning=tuning)
         means = {"ndcg": float(found[:, 0].mean()), "recall": float(found[:, 1].mean()), "seconds": trained.seconds}
         return means if tuning else {**means, "queries": packed(found[:, 0])}

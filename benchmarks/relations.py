@@ -196,14 +196,14 @@ def compare(
     for encoder, own in ENCODERS.items():
         rates = {}
         for rate in rates_tried if len(rates_tried) > 1 else ():
-            settings = SpaceSettings(**{**base, **own, "learning_rate": rate})
+            settings = SpaceSettings(**{"layers": 1, **base, **own, "learning_rate": rate})
             measured = results.row(
                 {**named, "encoder": encoder, "tuning": rate, **base},
                 lambda settings=settings: {"ndcg": tune(settings)},
             )
             rates[rate] = measured["ndcg"]
         best = max(rates, key=lambda rate: rates[rate], default=rates_tried[0])
-        settings = SpaceSettings(**{**base, **own, "learning_rate": best})
+        settings = SpaceSettings(**{"layers": 1, **base, **own, "learning_rate": best})
         values = []
         for seed in seeds:
 

@@ -101,7 +101,7 @@ def trained(folder: Path, edges: int, amount: int, *, memory_mib: float = 0, in_
     from training.space_model import SpaceModel, SpaceShape
 
     torch.set_num_threads(1)
-    graph, settings = _graph(folder, edges), SpaceSettings(**SPACE)
+    graph, settings = _graph(folder, edges), SpaceSettings(layers=1, **SPACE)
     transforms = FeatureTransforms.load(folder / "features")
     clock = Clock()
     tasks = similar_tasks(graph, balance=settings.balance, concept_share=settings.concept_share)

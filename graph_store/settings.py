@@ -74,8 +74,8 @@ class SpaceSettings(_Settings):
     """How ``pin_sage`` weighs neighbours: by importance, or all alike."""
     bases: int = Field(default=8, ge=1)
     """Matrices that the relations of ``r_gcn`` share."""
-    layers: int = Field(default=1, ge=0, le=3)
-    """Rounds of messages from neighbours."""
+    layers: int = Field(default=0, ge=0, le=3)
+    """Rounds of messages from neighbours, beside what ``context_dimension`` says of them."""
     fan_out: int = Field(default=10, ge=1)
     """Neighbours read per node and edge type, when the vectors are made; at most ``publish.max_neighbours``."""
     sampled_fan_out: int = Field(default=4, ge=1)
@@ -116,7 +116,7 @@ class SpaceSettings(_Settings):
     """Share of the positive pairs that join an entity and a concept (space ``similar``)."""
     signals: float = Field(default=1.0, ge=0)
     """Weight of the fitted blocks beside the trained encoder in the vectors; 0: the encoder alone (``similar``)."""
-    context: float = Field(default=0.6, ge=0)
+    context: float = Field(default=1.0, ge=0)
     """Weight of what the neighbours are like in the signals, beside the node's own blocks (``similar``)."""
     smoothing: float = Field(default=0.0, ge=0)
     """Weight of the neighbours' signals beside a node's own, where there are layers (``similar``)."""
@@ -155,6 +155,8 @@ class UserSpaceSettings(SpaceSettings):
     """Entities drawn evenly as negatives of the whole batch."""
     block_dropout: float = Field(default=0.1, ge=0, lt=1)
     """Share of a node's feature blocks left out in training."""
+    layers: int = Field(default=1, ge=0, le=3)
+    """Rounds of messages from neighbours, beside what ``context_dimension`` says of them."""
     temperature: float = Field(default=0.07, gt=0)
     """Divides the cosines before the softmax."""
 

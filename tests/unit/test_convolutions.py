@@ -38,7 +38,7 @@ CASES = {
 def convolution(name: str) -> Convolution:
     """With random numbers everywhere, so that nothing agrees by being zero."""
     torch.manual_seed(3)
-    settings = SpaceSettings(hidden=HIDDEN, heads=2, bases=2, dropout=0.3, encoder=name)  # type: ignore[arg-type]
+    settings = SpaceSettings(hidden=HIDDEN, layers=1, heads=2, bases=2, dropout=0.3, encoder=name)  # type: ignore[arg-type]
     conv = ENCODERS[name](settings, KINDS).eval()
     for parameter in conv.parameters():
         torch.nn.init.normal_(parameter, std=0.5)

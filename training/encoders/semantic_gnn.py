@@ -49,6 +49,10 @@ class SemanticConv(Convolution):
             linear.reset_parameters()
         for embedding in (self.edge_key, self.edge_value, self.relation_key):
             nn.init.normal_(embedding, std=self.width**-0.5)
+        # With PyTorch's own start a message is a twentieth of a node's state, and is learned late or never.
+        for linear in (self.value, self.query, self.key, self.relation_query):
+            nn.init.xavier_uniform_(linear.weight)
+        nn.init.xavier_uniform_(self.output.weight, gain=2.0)
         nn.init.zeros_(self.edge_weight)
         nn.init.zeros_(self.relation_bias)
 
