@@ -32,7 +32,7 @@ from training.train import train
 
 SEEDS = (1, 2, 3)
 ABLATIONS: tuple[tuple[str, dict[str, Any]], ...] = (
-    ("no training: signals alone", {"similar": {"steps": 0}}),
+    ("signals beside an untrained encoder", {"similar": {"steps": 0}}),
     ("encoder alone", {"similar": {"signals": 0.0}}),
     ("without context blocks", {"context_dimension": 0}),
     ("pairs of relations as they come", {"similar": {"balance": 1.0}}),

@@ -115,7 +115,8 @@ class SpaceSettings(_Settings):
     concept_share: float = Field(default=0.15, ge=0, le=1)
     """Share of the positive pairs that join an entity and a concept (space ``similar``)."""
     signals: float = Field(default=1.0, ge=0)
-    """Weight of the fitted blocks beside the trained encoder in the vectors; 0: the encoder alone (``similar``)."""
+    """Weight of the fitted blocks beside the trained encoder in the vectors; 0: the encoder alone (``similar``). With
+    ``light_gcn`` and ``matrix_factorisation`` that of the spectral part beside the learned vectors."""
     context: float = Field(default=1.0, ge=0)
     """Weight of what the neighbours are like in the signals, beside the node's own blocks (``similar``)."""
     smoothing: float = Field(default=0.0, ge=0)
