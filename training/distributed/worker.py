@@ -41,6 +41,11 @@ def main() -> None:
     part = Part.open(plan.parts / str(group.rank), parent=plan.parent, part=group.rank, parts=group.size)
     _train(plan, group, part, modules)
     dist.destroy_process_group()
+    # Everything is written. Threads of PyTorch that still run now and then abort the interpreter's own way out
+    # ("terminate called without an active exception"), which torchrun would take for a failure and start all anew.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def _train(plan: Plan, group: Group, part: Part, modules: float) -> None:
