@@ -348,7 +348,8 @@ def test_a_bundle_holds_what_was_trained(
     assert all(encoder.max_difference < 1e-5 for encoder in (*similar.encoders, *user.encoders))
     watched = snapshot.csr(EdgeType(WATCHED.triple, True))
     assert bundle.popularity("Film").tolist() == np.diff(watched.indptr).tolist()
-    assert bundle.states("similar", 0, "Person").shape == (60, 16 + 16)
+    assert (similar.layers, user.layers) == (0, 1)
+    assert bundle.states("user", 0, "Person").shape == (60, 16)
     published = EvaluationReport.from_json(evaluation.to_json())
     assert published.protocols[0].scores["kithkin"]["NDCG@20"].mean == pytest.approx(
         evaluation.protocols[0].scores["kithkin"]["NDCG@20"].mean, abs=1e-6
