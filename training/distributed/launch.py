@@ -214,6 +214,9 @@ def environment_of(plan: Plan) -> dict[str, str]:
     environment = dict(os.environ)
     threads = plan.settings.threads or max((os.cpu_count() or 1) // together, 1)
     environment.setdefault("OMP_NUM_THREADS", str(threads))
+    # A store of their own for each start: torchrun keeps the one it shares through its restarts, addresses of dead
+    # workers included, and whoever reads them before the new ones are there finds nobody or waits for good.
+    environment["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
     # Workers find the same code, installed or not.
     code = str(Path(training.__file__).parent.parent)
     environment["PYTHONPATH"] = os.pathsep.join([code, *filter(None, [environment.get("PYTHONPATH")])])
