@@ -3,13 +3,16 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check format protos docs bench neo4j clean
+.PHONY: demo test test-clients fuzz check format protos docs bench neo4j clean
 
 demo: $(VENV)/.service ## generate a catalogue, build, serve, ask: the main job in a few minutes
 	$(BIN)/python examples/demo/demo.py
 
 test: $(VENV)/.dev ## all tests; those that need Neo4j start their own (Maven must be there)
 	$(BIN)/python -m pytest $(ARGS)
+
+test-clients: $(VENV)/.dev ## clients in Go and Node, built from protos/, answered as the Python client is (needs go, node and npm)
+	KITHKIN_TEST_CLIENTS=1 $(BIN)/python -m pytest tests/clients $(ARGS)
 
 check: $(VENV)/.dev ## format, lint, types, import directions, generated files up to date
 	$(BIN)/ruff format --check .
@@ -31,6 +34,9 @@ docs: $(VENV)/.dev ## generate the reference pages in docs/
 
 bench: $(VENV)/.dev ## all benchmarks, one file a question
 	$(BIN)/python -m benchmarks $(ARGS)
+
+fuzz: $(VENV)/.dev ## 300,000 calls that nobody would send, against a server of its own
+	$(BIN)/python -m tests.fuzz $(ARGS)
 
 neo4j: $(VENV)/.dev ## run a Neo4j to try things with, in the foreground
 	$(BIN)/python -m tests.neo4j.server

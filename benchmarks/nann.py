@@ -27,6 +27,7 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks._results import Results
+from model_store.beam_search import SearchSettings
 from model_store.csr import Csr
 from training.evaluation.metrics import paired_bootstrap
 from training.neural_metric.evaluate import agreement, brute_force, exact_best, task_recall
@@ -34,7 +35,7 @@ from training.neural_metric.fit import Fitted, fit_scorer, twin_of
 from training.neural_metric.graph import build_graph
 from training.neural_metric.histories import Histories, UserSplit, histories, questions, split_users
 from training.neural_metric.scorer import NeuralScorer, Scorer
-from training.neural_metric.settings import GraphSettings, ScorerSettings, SearchSettings
+from training.neural_metric.settings import GraphSettings, ScorerSettings
 
 FILMS = {
     "neural": ScorerSettings(kind="neural", batch_size=64, negatives=32, learning_rate=3e-3, steps=1200),
@@ -153,23 +154,24 @@ def places(data: Path, work: Path, arguments: argparse.Namespace) -> None:
     for strength, scale in STRENGTHS:
         if arguments.strengths and str(strength) not in arguments.strengths:
             continue
-        own = {"adversarial": strength, "adversarial_scale": scale}
-        settings = ScorerSettings(**{**PLACES.model_dump(), **own})
+        for seed in arguments.place_seeds:
+            own = {"adversarial": strength, "adversarial_scale": scale, "seed": seed}
+            settings = ScorerSettings(**{**PLACES.model_dump(), **own})
 
-        def measure(settings: ScorerSettings = settings) -> dict[str, Any]:
-            fitted = trained(known, split, entities, settings, work / "places", svd=True)
-            events = questions(known, split.test[: arguments.users], settings.events, each=1)
-            return {
-                "seconds": fitted.metrics["seconds"],
-                "flatness": fitted.metrics["flatness"],
-                "recall@100": float(task_recall(fitted.scorer, events).mean()),
-                **searched(fitted.scorer, events.events, arguments.neighbours),
-            }
+            def measure(settings: ScorerSettings = settings) -> dict[str, Any]:
+                fitted = trained(known, split, entities, settings, work / "places", svd=True)
+                events = questions(known, split.test[: arguments.users], settings.events, each=1)
+                return {
+                    "seconds": fitted.metrics["seconds"],
+                    "flatness": fitted.metrics["flatness"],
+                    "recall@100": float(task_recall(fitted.scorer, events).mean()),
+                    **searched(fitted.scorer, events.events, arguments.neighbours),
+                }
 
-        wanted = {"data": "gowalla", "users": arguments.users, "neighbours": arguments.neighbours, "width": WIDTH}
-        figures = row({**wanted, **settings.model_dump()}, measure, again=arguments.again)
-        print(f"gowalla strength {strength:g} ({scale}): Recall@100 {figures['recall@100']:.4f}")
-        show(figures, entities)
+            wanted = {"data": "gowalla", "users": arguments.users, "neighbours": arguments.neighbours, "width": WIDTH}
+            figures = row({**wanted, **settings.model_dump()}, measure, again=arguments.again)
+            print(f"gowalla strength {strength:g} ({scale}), seed {seed}: Recall@100 {figures['recall@100']:.4f}")
+            show(figures, entities)
 
 
 def generated(count: int, users: int, *, again: bool) -> None:
@@ -282,6 +284,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "kithkin-nann", help="checkpoints")
     parser.add_argument("--parts", nargs="+", default=["films", "places"], choices=["films", "places", "generated"])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of films")
+    parser.add_argument("--place-seeds", type=int, nargs="+", default=[0], help="of places")
     parser.add_argument("--kinds", nargs="+", default=KINDS, choices=KINDS, help="of films: only these")
     parser.add_argument("--patience", type=int, default=1, help="of films: times the steps for the twin")
     parser.add_argument("--each", type=int, default=10, help="questions of a user, of films")

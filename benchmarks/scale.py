@@ -5,11 +5,12 @@
 Each stage runs in its own process on a generated snapshot (``_generated``: items, tags and users, a hundred edges a
 node, skewed degrees), so that its peak memory is its own: opening it, fitting the features, sampling, training steps of
 ``semantic_gnn`` in the space ``similar`` (features in memory, in files, made for each batch), inference of all items
-and tags. ``resident`` counts pages of memory-mapped files too, which the system takes back when it needs them; ``own``
-does not. Of more than ten million edges the features are fitted on two million, unmeasured (what they say does not
-matter here), and training is measured with features in memory alone. Rates are by processor seconds of all threads. A
-stage that asks for more than ``--limit-gib`` of its own memory fails. The slope is that of log processor time and log
-memory over log edges: 1 is linear. A stage that is in ``results/scale.json`` is not run again.
+and tags, training steps in the space ``user`` (its setup holds out the newest engagements, splits the others into the
+parts that take turns, and makes each part's features and neighbour lists). ``resident`` counts pages of memory-mapped
+files too, which the system takes back when it needs them; ``own`` does not. Of more than ten million edges training is
+measured with features in memory alone. Rates are by processor seconds of all threads. A stage that asks for more than
+``--limit-gib`` of its own memory fails. The slope is that of log processor time and log memory over log edges: 1 is
+linear. A stage that is in ``results/scale.json`` is not run again.
 """
 
 from __future__ import annotations
@@ -32,17 +33,18 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks._generated import generated_snapshot, thinned
+from benchmarks._generated import generated_snapshot
 from benchmarks._results import Results
 
-STAGES = ("open", "fit", "sample", "train", "train, features in files", "train, features per batch", "infer")
-STAGES_OF_MORE = ("open", "sample", "train", "infer")
+STAGES = ("open", "fit", "sample", "train", "train, features in files", "train, features per batch", "infer", "user")
+STAGES_OF_MORE = ("open", "fit", "sample", "train", "infer", "user")
 MEAN_DEGREE = 100
 SEEDS = 1024
 FAN_OUT = (10, 10)
 SPACE = {"hidden": 64, "dimension": 64, "signals": 0.0}
+USER_SPACE = {"hidden": 64, "dimension": 64}
 INPUT_DIMENSION = 32
-MOST_FITTED, FITTED_OF_MORE = 10_000_000, 2_000_000
+MOST_IN_ALL_FORMS = 10_000_000
 INFERENCE_MIB = 1024
 RATES = ("messages_per_processor_second", "edges_per_processor_second", "nodes_per_processor_second")
 Figures = dict[str, Any]
@@ -61,8 +63,6 @@ def fitted(folder: Path, edges: int, amount: int) -> Figures:
     from training.fit_features import fit_features
 
     graph = _graph(folder, edges)
-    if edges > MOST_FITTED:
-        graph = thinned(graph, edges // FITTED_OF_MORE)
     clock = Clock()
     transforms = fit_features(graph, dimension=INPUT_DIMENSION, seed=1)
     figures = clock.figures(edges=edges)
@@ -137,6 +137,45 @@ def trained(folder: Path, edges: int, amount: int, *, memory_mib: float = 0, in_
     return {**setup, **figures, "last_loss": float(loss.detach())}
 
 
+def trained_for_users(folder: Path, edges: int, amount: int) -> Figures:
+    """Optimiser steps of the space ``user``, every part at least once."""
+    import torch
+
+    from graph_store.settings import UserSpaceSettings
+    from model_store.features import FeatureTransforms
+    from training.holdout import split_newest
+    from training.objectives import UserLoss
+    from training.sampling import prefetch
+    from training.space_model import SpaceModel, SpaceShape
+
+    torch.set_num_threads(1)
+    snapshot = _graph(folder, edges).snapshot
+    settings = UserSpaceSettings(layers=1, **USER_SPACE)
+    transforms = FeatureTransforms.load(folder / "features")
+    clock = Clock()
+    graph = split_newest(snapshot, 0.1).graph
+    split = {f"split_{name}": value for name, value in clock.figures().items()}
+    shape = SpaceShape.of("user", graph, transforms, settings, inner_product=True)
+    objective = UserLoss(graph, transforms, shape, settings, limit=50, seed=1, steps=amount, memory_mib=4096)
+    model = SpaceModel(shape, settings).train()
+    optimiser = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate)
+    setup = {f"setup_{name}": value for name, value in clock.figures().items()}
+    warm_up, messages = len(objective.parts), 0
+    steps = prefetch((partial(objective.draw, step) for step in range(warm_up + amount)), threads=1)
+    for step, drawn in enumerate(steps):
+        if step == warm_up:
+            clock = Clock()
+        assert drawn is not None
+        loss = objective.loss(model, drawn)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+        if step >= warm_up:
+            messages += sum(len(layer.type) for layer in drawn.batch.edges)
+    figures = clock.figures(messages=messages, pairs=amount * settings.batch_size, steps=amount)
+    return {**split, **setup, **figures, "parts": len(objective.parts), "last_loss": float(loss.detach())}
+
+
 def inferred(folder: Path, edges: int, amount: int) -> Figures:
     """Vectors of all items and tags; states in files where they are larger than ``INFERENCE_MIB``."""
     import torch
@@ -171,8 +210,9 @@ WORK: dict[str, Callable[[Path, int, int], Figures]] = {
     "train, features in files": partial(trained, in_files=True),
     "train, features per batch": trained,
     "infer": inferred,
+    "user": trained_for_users,
 }
-AMOUNT = {"sample": 50, "train": 10, "train, features in files": 10, "train, features per batch": 5}
+AMOUNT = {"sample": 50, "train": 10, "train, features in files": 10, "train, features per batch": 5, "user": 10}
 """Batches or steps."""
 
 
@@ -253,6 +293,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="where to keep what is generated; nothing: a temporary folder")
     parser.add_argument("--limit-gib", type=float, default=24.0, help="own memory that a stage may have")
     parser.add_argument("--again", action="store_true", help="measure what is there already")
+    parser.add_argument("--stages", nargs="+", choices=STAGES, help="only these")
     parser.add_argument("--stage", choices=STAGES, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.stage:
@@ -266,13 +307,15 @@ def main() -> None:
     for edges in arguments.edges:
         with tempfile.TemporaryDirectory() as temporary:
             folder = (arguments.folder or Path(temporary)) / str(edges)
-            for stage in STAGES if edges <= MOST_FITTED else STAGES_OF_MORE:
+            for stage in STAGES if edges <= MOST_IN_ALL_FORMS else STAGES_OF_MORE:
+                if arguments.stages and stage not in arguments.stages:
+                    continue
                 settings = {
                     "edges": edges,
                     "nodes": edges // MEAN_DEGREE,
                     "stage": stage,
                     "amount": AMOUNT.get(stage, 1),
-                    "space": SPACE,
+                    "space": USER_SPACE if stage == "user" else SPACE,
                     "input_dimension": INPUT_DIMENSION,
                 }
 
@@ -290,12 +333,14 @@ def main() -> None:
                     flush=True,
                 )
     for stage, rows in measured.items():
+        if len(rows) < 2:
+            continue
         print(f"slope of {stage}: time {slopes(rows, 'processor_seconds')}; own memory {slopes(rows, 'peak_own_mib')}")
 
 
 def _prepare(stage: str, folder: Path, edges: int, limit_gib: float) -> None:
     """What an earlier stage leaves, where that stage was measured in another run."""
-    if stage.startswith("train") and not (folder / "features" / "features.json").exists():
+    if stage.startswith(("train", "user")) and not (folder / "features" / "features.json").exists():
         in_its_own_process("fit", folder, edges, limit_gib)
     if stage == "infer" and not (folder / "model" / "model.json").exists():
         _prepare("train", folder, edges, limit_gib)

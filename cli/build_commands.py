@@ -8,14 +8,28 @@ from typing import Annotated
 
 import typer
 
+from cli.changes_command import ingest_changes
+from cli.checks_command import check_only as run_checks
+from cli.checks_command import checks_json, print_checks
 from cli.console import err, print_json, say
 from cli.options import DataOption, ForceOption, JsonOption, ProjectOption, SetOption, StoreOption, open_project
 from cli.progress import RichProgress
 from cli.steps import Pipeline, StepResult
+from cli.subgraph_command import Part, export_part
+from graph_store.errors import ChecksFailed, ConfigError
 
 WorkersOption = Annotated[
     int | None,
     typer.Option("--workers", min=1, help="Processes that train, each on its part of the graph (docs/distributed.md)."),
+]
+
+ChangesOption = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--changes",
+        metavar="FILE",
+        help="Write only the upserts and deletes of this file (JSON lines, CSV, Parquet); repeatable, in their order.",
+    ),
 ]
 
 
@@ -40,23 +54,80 @@ def ingest(
     store: StoreOption = None,
     data: DataOption = None,
     settings: SetOption = None,
+    changes: ChangesOption = None,
+    check_only: Annotated[
+        bool, typer.Option("--check-only", help="Read and check everything, and write nothing to the store.")
+    ] = False,
     force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Read the declared files into the graph store, and derive co-engagement edges."""
+    if changes and check_only:
+        raise ConfigError("reads the sources, not change files", key="--check-only", hint="Leave out --changes.")
     pipeline = _pipeline(project, store, data, settings, force)
-    _run(pipeline, [pipeline.ingest], as_json)
+    if changes:
+        ingest_changes(pipeline, changes, as_json=as_json)
+        return
+    if check_only:
+        run_checks(pipeline, as_json=as_json)
+        return
+    try:
+        _run(pipeline, [pipeline.ingest], as_json)
+    except ChecksFailed as error:
+        if as_json:
+            print_json({"passed": False, "checks": [checks_json(each) for each in error.reports]})
+        else:
+            print_checks(error.reports)
+        raise
 
 
 def export(
+    types: Annotated[
+        list[str] | None, typer.Option("--types", metavar="TYPE", help="Only nodes of this type; repeatable.")
+    ] = None,
+    relations: Annotated[
+        list[str] | None, typer.Option("--relations", metavar="NAME", help="Only edges of this relation; repeatable.")
+    ] = None,
+    since: Annotated[
+        str | None, typer.Option("--since", metavar="TIME", help="Of edges with a time only those from then on.")
+    ] = None,
+    until: Annotated[
+        str | None, typer.Option("--until", metavar="TIME", help="Of edges with a time only those before.")
+    ] = None,
+    seeds: Annotated[
+        Path | None, typer.Option("--seeds", metavar="FILE", help="Only these nodes; a CSV with type and id.")
+    ] = None,
+    where: Annotated[
+        str | None,
+        typer.Option("--where", metavar="CYPHER", help="Only the nodes that this returns: MATCH ... RETURN x."),
+    ] = None,
+    hops: Annotated[
+        int, typer.Option("--hops", min=0, help="With --seeds or --where: and the nodes so many edges away.")
+    ] = 0,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder for a part's snapshot; default: subgraphs/ in work.")
+    ] = None,
     project: ProjectOption = None,
     store: StoreOption = None,
     settings: SetOption = None,
     force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Write the graph as a snapshot for training."""
+    """Write the graph as a snapshot for training; with options that choose, a part of it beside."""
     pipeline = _pipeline(project, store, None, settings, force)
+    part = Part(
+        types=types or (),
+        relations=relations or (),
+        since=since,
+        until=until,
+        seeds=seeds,
+        where=where,
+        hops=hops,
+        out=out,
+    )
+    if not part.whole or hops:
+        export_part(pipeline, part, as_json=as_json)
+        return
     _run(pipeline, [pipeline.export], as_json)
 
 
@@ -127,6 +198,10 @@ def _say_what_is_odd(result: StepResult) -> None:
             )
         for warning in source["warnings"]:
             say(f"  {source['source']}: {warning}")
+    for check in result.outcome.get("checks", ()):
+        if check["failed"]:
+            where = ", ".join(check["rejects"])
+            say(f"  {check['name']} ({check['level']}): {check['failed']:,} of {check['checked']:,} fail, {where}")
     for note in result.outcome.get("notes", ()):
         say(f"  {note}")
 

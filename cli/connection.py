@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 from cli.console import say
+from cli.credentials import client_of, client_of_project
 from graph_store.errors import ConfigError
 from graph_store.project import Project
 from kithkin import Client
@@ -15,10 +16,13 @@ from model_store.bundle_store import BundleStore
 
 
 @contextmanager
-def connected(project: Project | None, server: str | None) -> Iterator[Client]:
-    """A client of ``server``; without one, of the project's own server, or of its bundle served in this process."""
+def connected(project: Project | None, server: str | None, *, asking: bool = True) -> Iterator[Client]:
+    """A client of ``server``; without one, of the project's own server, or of its bundle served in this process.
+
+    ``asking`` false: of the port of its administration, where it has one.
+    """
     with ExitStack() as stack:
-        client = stack.enter_context(running(project, server))
+        client = stack.enter_context(running(project, server, asking=asking))
         if client is None:
             from server.local import serve_in_thread
 
@@ -35,21 +39,25 @@ def connected(project: Project | None, server: str | None) -> Iterator[Client]:
 
 
 @contextmanager
-def running(project: Project | None, server: str | None) -> Iterator[Client | None]:
-    """A client of ``server``; without one, of the project's own server, None where none of it runs."""
+def running(project: Project | None, server: str | None, *, asking: bool = False) -> Iterator[Client | None]:
+    """A client of ``server``; without one, of the project's own server, None where none of it runs.
+
+    ``asking``: for questions, where the administration may have a port of its own.
+    """
     with ExitStack() as stack:
         if server is not None:
-            yield stack.enter_context(_client(server))
+            yield stack.enter_context(client_of(server))
             return
         if project is None:
             raise ConfigError("name a server with --server, or a project with --project")
         serving = project.settings.serving
-        host = f"[{serving.host}]" if ":" in serving.host else serving.host
         # Port 0 is any free one: where it is cannot be known.
-        client = stack.enter_context(Client(f"{host}:{serving.port}", retries=0)) if serving.port else None
+        client = stack.enter_context(client_of_project(serving, asking=False)) if serving.port else None
         if client is not None and not _serves(client, BundleStore(project.work / "models")):
             client.close()
             client = None
+        if client is not None and asking and serving.admin_port is not None:
+            client = stack.enter_context(client_of_project(serving, asking=True))
         yield client
 
 
@@ -67,13 +75,6 @@ def find_node(client: Client, text: str, node_type: str | None) -> Node:
         others = ", ".join(f"{node.type} {node.id} {node.name!r}" for node in found[1:4])
         say(f"took {found[0].type} {found[0].id} {found[0].name!r}; other matches: {others}")
     return found[0]
-
-
-def _client(server: str) -> Client:
-    try:
-        return Client(server)
-    except ValueError as error:
-        raise ConfigError(str(error), key="--server", value=server) from None
 
 
 def _serves(client: Client, bundles: BundleStore) -> bool:

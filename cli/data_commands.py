@@ -1,4 +1,4 @@
-"""Commands around the data: init, generate, cypher."""
+"""Commands around the data: init, generate, schema, cypher."""
 
 from __future__ import annotations
 
@@ -46,6 +46,13 @@ def generate(
         print_json(catalogue.to_json())
     else:
         say(catalogue.summary())
+
+
+def schema() -> None:
+    """Print the JSON Schema of kithkin.toml, for editors: kithkin schema > kithkin.schema.json."""
+    from graph_store.json_schema import json_schema
+
+    print_json(json_schema())
 
 
 def cypher(

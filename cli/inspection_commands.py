@@ -29,7 +29,7 @@ def stats(project: ProjectOption = None, store: StoreOption = None, as_json: Jso
     opened = open_project(project, store=store)
     with open_store(opened, read_only=True) as graph:
         found = statistics(graph, opened.schema)
-        undeclared = drift(graph, opened.schema, graph.counts(), neo4j=opened.settings.store.is_neo4j)
+        undeclared = drift(graph, opened.schema, graph.counts(), neo4j=opened.settings.store.is_neo4j, scan=True)
     if as_json:
         print_json(_statistics_json(found, undeclared))
     else:

@@ -14,11 +14,15 @@ import typer
 from cli import (
     build_commands,
     data_commands,
+    doctor,
     evaluation_commands,
     features_commands,
+    forget,
     inspection_commands,
+    keys_commands,
     query_commands,
     serving_commands,
+    snapshot_commands,
 )
 from cli.console import say
 
@@ -37,6 +41,7 @@ app = typer.Typer(
 _START, _STEPS, _ASK, _RUN = "Start a project", "From files to a bundle", "Ask and inspect", "Run"
 app.command("init", rich_help_panel=_START)(data_commands.init)
 app.command("generate", rich_help_panel=_START)(data_commands.generate)
+app.command("schema", rich_help_panel=_START)(data_commands.schema)
 app.command("build", rich_help_panel=_STEPS)(build_commands.build)
 app.command("ingest", rich_help_panel=_STEPS)(build_commands.ingest)
 app.command("export", rich_help_panel=_STEPS)(build_commands.export)
@@ -46,15 +51,19 @@ app.add_typer(evaluation_commands.evaluate, name="evaluate", rich_help_panel=_ST
 app.command("export-features", rich_help_panel=_STEPS)(features_commands.export_features)
 app.command("retrain", rich_help_panel=_RUN)(features_commands.retrain)
 app.command("serve", rich_help_panel=_RUN)(serving_commands.serve)
+app.command("forget", rich_help_panel=_RUN)(forget.forget)
+app.command("doctor", rich_help_panel=_RUN)(doctor.doctor)
 app.command("status", rich_help_panel=_RUN)(serving_commands.status)
 app.command("bundles", rich_help_panel=_RUN)(serving_commands.bundles)
 app.command("activate", rich_help_panel=_RUN)(serving_commands.activate)
 app.command("rollback", rich_help_panel=_RUN)(serving_commands.rollback)
+app.add_typer(keys_commands.keys, name="keys", rich_help_panel=_RUN)
 app.command("similar", rich_help_panel=_ASK)(query_commands.similar)
 app.command("recommend", rich_help_panel=_ASK)(query_commands.recommend)
 app.command("explain", rich_help_panel=_ASK)(query_commands.explain)
 app.command("stats", rich_help_panel=_ASK)(inspection_commands.stats)
 app.command("show", rich_help_panel=_ASK)(inspection_commands.show)
+app.add_typer(snapshot_commands.snapshot, name="snapshot", rich_help_panel=_ASK)
 app.command("cypher", rich_help_panel=_ASK)(data_commands.cypher)
 
 

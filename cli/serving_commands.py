@@ -21,9 +21,15 @@ WaitOption = Annotated[float, typer.Option("--timeout", min=1, help="Seconds to 
 def serve(
     host: Annotated[str | None, typer.Option("--host", help="Address to listen on; above serving.host.")] = None,
     port: Annotated[int | None, typer.Option("--port", help="Port; 0: any free one. Above serving.port.")] = None,
+    workers: Annotated[
+        int | None, typer.Option("--workers", min=1, help="Processes that answer; above serving.workers.")
+    ] = None,
     port_file: Annotated[
         Path | None, typer.Option("--port-file", help="Write the port here once the server answers.")
     ] = None,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="Take API keys without TLS, where the network is trusted.")
+    ] = False,
     json_log: Annotated[bool, typer.Option("--json-log", help="Log lines as JSON.")] = False,
     project: ProjectOption = None,
     settings: SetOption = None,
@@ -36,8 +42,29 @@ def serve(
         given.append(f"serving.host={host!r}")
     if port is not None:
         given.append(f"serving.port={port}")
+    if workers is not None:
+        given.append(f"serving.workers={workers}")
+    if insecure:
+        given.append("serving.insecure=true")
     opened = open_project(project, settings=given)
-    raise typer.Exit(run(opened.work / "models", opened.settings.serving, port_file=port_file, json_log=json_log))
+    follow = None
+    if opened.settings.serving.follow_s is not None:
+        from server.follower import FollowOrder
+
+        follow = FollowOrder(
+            project=str(opened.file),
+            root=str((opened.work / "models").absolute()),
+            # What flags say above the file, the follower has to know too; the environment it has itself.
+            overrides={
+                "work": str(opened.work.absolute()),
+                **{f"store.{name}": value for name, value in opened.settings.store.model_dump().items()},
+                "publish.max_neighbours": opened.settings.publish.max_neighbours,
+            },
+            every_s=opened.settings.serving.follow_s,
+            json_log=json_log,
+        )
+    serving = opened.settings.serving.within(opened.folder)
+    raise typer.Exit(run(opened.work / "models", serving, port_file=port_file, json_log=json_log, follow=follow))
 
 
 def status(project: ProjectOption = None, server: ServerOption = None, as_json: JsonOption = False) -> None:
@@ -45,7 +72,7 @@ def status(project: ProjectOption = None, server: ServerOption = None, as_json: 
     from cli.connection import connected
     from cli.query_commands import project_or_server
 
-    with connected(project_or_server(project, server), server) as client:
+    with connected(project_or_server(project, server), server, asking=False) as client:
         answer = client.status()
     if as_json:
         print_json(asdict(answer))
@@ -54,6 +81,7 @@ def status(project: ProjectOption = None, server: ServerOption = None, as_json: 
     rows: list[tuple[str, object]] = [
         ("server", answer.server_version),
         ("up", f"{answer.uptime.total_seconds():.0f} s, process {answer.worker_pid}"),
+        ("workers", f"{answer.workers_serving} of {answer.workers} serve this bundle"),
     ]
     if bundle is not None:
         rows += [
@@ -62,6 +90,8 @@ def status(project: ProjectOption = None, server: ServerOption = None, as_json: 
             ("snapshot", bundle.snapshot_hash),
             ("nodes", ", ".join(f"{count:,} {name}" for name, count in sorted(bundle.nodes.items()))),
         ]
+    if answer.beside:
+        rows.append(("beside", ", ".join(answer.beside)))
     if answer.refused_bundle:
         rows.append(("refused", answer.refused_bundle))
     print_table(("", ""), rows)

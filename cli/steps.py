@@ -114,7 +114,8 @@ class Pipeline:
                 hint="Wait until it is done, or stop it.",
             )
         try:
-            for pattern in ("staging", "co_engagement-*", "snapshots/.writing-*", "snapshots/.replaced-*"):
+            left = [f"{root}/.{state}-*" for root in ("snapshots", "subgraphs") for state in ("writing", "replaced")]
+            for pattern in ("staging", "co_engagement-*", *left):
                 for folder in self.project.work.glob(pattern):
                     shutil.rmtree(folder, ignore_errors=True)
             yield
@@ -140,7 +141,12 @@ class Pipeline:
                 self.log.forget("ingest")
                 report = ingest(self.project, store, progress=self.progress)
                 derive(self.project, store, progress=self.progress)
-                outcome = {**_counts(store), "sources": _sources(report), "state": store.state_token()}
+                outcome = {
+                    **_counts(store),
+                    "sources": ingest_sources(report),
+                    **_checks(report),
+                    "state": store.state_token(),
+                }
         self.log.record("ingest", inputs, outcome)
         return _result("ingest", started, outcome)
 
@@ -216,7 +222,7 @@ class Pipeline:
         settings = self.project.settings
         bundles = BundleStore(self.models)
         with bundles.writer(self.project.name) as writer:
-            write_contents(writer, self.project, snapshot, model, evaluation)
+            write_contents(writer, self.project, snapshot, model, evaluation, progress=self.progress)
             build_indexes(writer, settings.publish, progress=self.progress)
             published = writer.commit()
         bundles.activate(published)
@@ -244,6 +250,7 @@ class Pipeline:
             settings.publish.model_dump_json(),
             settings.evaluation.model_dump_json(),
             _judgements(self.project),
+            _own_scorer(self.project),
             self.project.name,
         )
 
@@ -305,7 +312,7 @@ class Pipeline:
         return outcome
 
 
-def _sources(report: IngestReport) -> list[dict[str, Any]]:
+def ingest_sources(report: IngestReport) -> list[dict[str, Any]]:
     """What the ingest did, source by source, as JSON keeps it."""
     return [
         {
@@ -321,6 +328,13 @@ def _sources(report: IngestReport) -> list[dict[str, Any]]:
     ]
 
 
+def _checks(report: IngestReport) -> dict[str, Any]:
+    """The declared checks, where there are some."""
+    from cli.checks_command import checks_json
+
+    return {"checks": [checks_json(check) for check in report.checks]} if report.checks else {}
+
+
 def _counts(store: GraphStore) -> dict[str, Any]:
     counts = store.counts()
     return {"nodes": counts.nodes, "edges": {str(triple): number for triple, number in counts.edges.items()}}
@@ -328,6 +342,12 @@ def _counts(store: GraphStore) -> dict[str, Any]:
 
 def _result(name: str, started: float, outcome: dict[str, Any], *, skipped: bool = False) -> StepResult:
     return StepResult(name=name, skipped=skipped, seconds=time.perf_counter() - started, outcome=outcome)
+
+
+def _own_scorer(project: Project) -> str:
+    """A hash of the file of ``training.neural.scorer``; a missing one is the training's to tell."""
+    file = project.folder / (project.settings.training.neural.scorer or "")
+    return _digest(file.read_bytes().hex()) if file.is_file() else ""
 
 
 def _judgements(project: Project) -> str:

@@ -5,26 +5,26 @@ The text around the tables is written by hand. A table stands between ``<!-- tab
 
 from __future__ import annotations
 
-import ast
 import enum
-import inspect
 import re
 import sys
 import types
 import typing
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from graph_store import schema, settings, sources
+from graph_store import checks, neural_settings, schema, serving_settings, settings, sources
+from graph_store.json_schema import field_docstrings
 
 PAGE = Path(__file__).parent / "configuration.md"
 _BLOCK = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 _MODELS: dict[str, type[BaseModel]] = {
     name: model
-    for module in (schema, sources, settings)
+    for module in (schema, sources, checks, settings, neural_settings, serving_settings)
     for name, model in vars(module).items()
     if isinstance(model, type) and issubclass(model, BaseModel) and model.__module__ == module.__name__
 }
@@ -43,7 +43,7 @@ def shown() -> set[str]:
 
 def table(model: type[BaseModel]) -> str:
     """A Markdown table of a model's keys: type, default, meaning."""
-    meanings = _docstrings(model)
+    meanings = field_docstrings(model)
     lines = ["| key | type | default | meaning |", "|---|---|---|---|"]
     for name, field in model.model_fields.items():
         cells = (
@@ -56,24 +56,10 @@ def table(model: type[BaseModel]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _docstrings(model: type[BaseModel]) -> dict[str, str]:
-    """What stands as a string under each field."""
-    (definition,) = ast.parse(inspect.getsource(model)).body
-    assert isinstance(definition, ast.ClassDef)
-    found: dict[str, str] = {}
-    for field, text in zip(definition.body, definition.body[1:], strict=False):
-        if (
-            isinstance(field, ast.AnnAssign)
-            and isinstance(field.target, ast.Name)
-            and isinstance(text, ast.Expr)
-            and isinstance(text.value, ast.Constant)
-        ):
-            found[field.target.id] = " ".join(str(text.value.value).split()).replace("``", "`")
-    return found
-
-
 def _type(annotation: Any) -> str:
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Annotated:
+        return _type(arguments[0])
     if origin in (typing.Union, types.UnionType):
         return " or ".join(_type(argument) for argument in arguments if argument is not type(None))
     if origin is typing.Literal:
@@ -89,7 +75,15 @@ def _type(annotation: Any) -> str:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         anchor = annotation.__name__.lower()
         return f"[{annotation.__name__}](#{anchor})" if annotation.__name__ in shown() else "table"
-    names = {str: "text", int: "integer", float: "number", bool: "true/false", Path: "path"}
+    names = {
+        str: "text",
+        int: "integer",
+        float: "number",
+        bool: "true/false",
+        Path: "path",
+        date: "date",
+        datetime: "time",
+    }
     return names.get(annotation, str(annotation))
 
 

@@ -20,11 +20,15 @@ class Drift:
     edges: dict[str, int]
     """Edges of a declared name that join types other than declared, by name; only those with some."""
     properties: tuple[str, ...] | None
-    """As ``Film.year``. None on Neo4j, which would have to read every node for it."""
+    """As ``Film.year``. None where they were not looked for."""
 
 
-def drift(store: GraphStore, schema: GraphSchema, counts: Counts, *, neo4j: bool) -> Drift:
-    """Compare the store's catalogue with the declaration; ``counts`` are those of the store."""
+def drift(store: GraphStore, schema: GraphSchema, counts: Counts, *, neo4j: bool, scan: bool = False) -> Drift:
+    """Compare the store's catalogue with the declaration; ``counts`` are those of the store.
+
+    Neo4j keeps no catalogue of properties by label: with ``scan`` every node and edge of a declared type is read for
+    them, without it they are not looked for there.
+    """
     declared_types = {node_type.name for node_type in schema.node_types}
     declared_relations = {relation.triple.name for relation in schema.relations}
     if neo4j:
@@ -41,23 +45,45 @@ def drift(store: GraphStore, schema: GraphSchema, counts: Counts, *, neo4j: bool
         known = sum(number for triple, number in counts.edges.items() if triple.name == name)
         if held != known:
             edges[name] = held - known
+    properties: tuple[str, ...] | None = None
+    if not neo4j:
+        properties = _undeclared_properties(store, schema, types | relations)
+    elif scan:
+        properties = _scanned_properties(store, schema)
     return Drift(
         node_types=tuple(sorted(types - declared_types - _OWN)),
         relations=tuple(sorted(relations - declared_relations)),
         edges=edges,
-        properties=None if neo4j else _undeclared_properties(store, schema, types | relations),
+        properties=properties,
     )
 
 
 def _undeclared_properties(store: GraphStore, schema: GraphSchema, tables: set[str]) -> tuple[str, ...]:
-    declared: dict[str, set[str]] = {node_type.name: {"id", *node_type.properties} for node_type in schema.node_types}
-    for relation in schema.relations:
-        declared.setdefault(relation.triple.name, set()).update(relation.properties)
+    declared = _declared_properties(schema)
     return tuple(
         f"{name}.{column}"
         for name in sorted(declared.keys() & tables)
         for column in sorted(_first_column(store, f"CALL table_info('{name}') RETURN name") - declared[name])
     )
+
+
+def _scanned_properties(store: GraphStore, schema: GraphSchema) -> tuple[str, ...]:
+    declared = _declared_properties(schema)
+    node_types = {node_type.name for node_type in schema.node_types}
+    found = []
+    for name in sorted(declared):
+        pattern = f"(x:{_quoted(name)})" if name in node_types else f"()-[x:{_quoted(name)}]->()"
+        keys = _first_column(store, f"MATCH {pattern} UNWIND keys(x) AS key RETURN DISTINCT key")
+        found += [f"{name}.{key}" for key in sorted(keys - declared[name])]
+    return tuple(found)
+
+
+def _declared_properties(schema: GraphSchema) -> dict[str, set[str]]:
+    """By node type and by name of relation."""
+    declared: dict[str, set[str]] = {node_type.name: {"id", *node_type.properties} for node_type in schema.node_types}
+    for relation in schema.relations:
+        declared.setdefault(relation.triple.name, set()).update(relation.properties)
+    return declared
 
 
 def _first_column(store: GraphStore, statement: str) -> set[str]:

@@ -3,7 +3,8 @@
 GraphStoreError
 ├── ConfigError            kithkin.toml or a setting is wrong: file, key and value are named
 ├── InputError             the data is wrong: file, line, column and value are named
-│   └── TooManyRejects     more bad rows than the limit; nothing was written
+│   ├── TooManyRejects     more bad rows than the limit; nothing was written
+│   └── ChecksFailed       a declared check of level error fails; nothing was written
 ├── QueryError             a Cypher query the store refuses (syntax, unknown label, a write without --write)
 ├── NodeNotFound           no node has this id or name; the closest names are told
 └── StoreError             the store itself
@@ -16,7 +17,10 @@ GraphStoreError
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 
 class GraphStoreError(Exception):
@@ -85,6 +89,15 @@ class TooManyRejects(InputError):
     """More rows were rejected than the limit allows; nothing was written to the store."""
 
 
+class ChecksFailed(InputError):
+    """Rows fail declared checks of level error; nothing was written to the store.
+
+    ``reports`` are all checks of the load (``graph_store.ingest.CheckReport``).
+    """
+
+    reports: tuple[Any, ...] = ()
+
+
 class QueryError(GraphStoreError):
     """The store refused a Cypher query."""
 
@@ -129,3 +142,9 @@ class StoreConflict(StoreError):
 
 class StoreCorrupt(StoreError):
     """The store's files are damaged."""
+
+
+def known_hint(name: str, known: Collection[str]) -> str:
+    """The name that was meant, if one is close, and all that would do."""
+    close = difflib.get_close_matches(name, known, n=1)
+    return (f"Did you mean {close[0]!r}? " if close else "") + f"Known are {', '.join(sorted(known))}."

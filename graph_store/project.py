@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import tomllib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from graph_store.errors import ConfigError
+from graph_store.checks import Check, verify_check
+from graph_store.errors import ConfigError, known_hint
 from graph_store.presets import below, load_preset, preset_names
 from graph_store.schema import GraphSchema, NodeType, PropertyType, Relation, RelationRole
 from graph_store.settings import Settings
@@ -36,6 +36,8 @@ class Project:
     schema: GraphSchema
     sources: tuple[Source, ...]
     settings: Settings
+    checks: tuple[Check, ...] = ()
+    """What the rows of a load must hold before they are written."""
 
     @property
     def folder(self) -> Path:
@@ -102,11 +104,11 @@ def parse_project(
     environment: Mapping[str, str] | None = None,
 ) -> Project:
     """Check a parsed kithkin.toml; see ``load_project``."""
-    known = {"name", "work", "data", "nodes", "relations", "sources", *_SETTING_SECTIONS}
+    known = {"name", "work", "data", "nodes", "relations", "sources", "checks", *_SETTING_SECTIONS}
     for key, value in document.items():
         if key not in known:
             shown = value if isinstance(value, (str, int, float)) else None
-            raise ConfigError("unknown key", file=file, key=key, value=shown, hint=_known_hint(key, known))
+            raise ConfigError("unknown key", file=file, key=key, value=shown, hint=known_hint(key, known))
 
     nodes = document.get("nodes", {})
     if not isinstance(nodes, dict) or not nodes:
@@ -126,13 +128,19 @@ def parse_project(
     )
     for number, source in enumerate(sources):
         _check_source(schema, source, file, f"sources[{number}]")
+    checks = tuple(
+        _validate(Check, _table(body, file, f"checks[{number}]"), file, f"checks[{number}]")
+        for number, body in enumerate(_tables(document, "checks", file))
+    )
+    for number, check in enumerate(checks):
+        verify_check(schema, sources, check, file, f"checks[{number}]")
     given = {key: document[key] for key in ("work", "data", *_SETTING_SECTIONS) if key in document}
     given, origins = _layered(given, os.environ if environment is None else environment, overrides or {}, file)
     settings = _validate(Settings, _over_preset(given, file), file, "", origins)
     name = document.get("name", file.resolve().parent.name)
     if not isinstance(name, str) or not name:
         raise ConfigError("must be a text", file=file, key="name", value=name)
-    return Project(file=file, name=name, schema=schema, sources=sources, settings=settings)
+    return Project(file=file, name=name, schema=schema, sources=sources, settings=settings, checks=checks)
 
 
 def _over_preset(given: dict[str, Any], file: Path) -> dict[str, Any]:
@@ -144,7 +152,7 @@ def _over_preset(given: dict[str, Any], file: Path) -> dict[str, Any]:
     try:
         return {**given, "training": below(training, load_preset(name))}
     except KeyError:
-        hint = _known_hint(name, preset_names())
+        hint = known_hint(name, preset_names())
         raise ConfigError("no such preset", file=file, key="training.preset", value=name, hint=hint) from None
 
 
@@ -159,11 +167,6 @@ def _tables(document: Mapping[str, Any], key: str, file: Path) -> list[Any]:
     if not isinstance(bodies, list):
         raise ConfigError("must be an array of tables", file=file, key=key, hint=f"Write each under [[{key}]].")
     return bodies
-
-
-def _known_hint(key: str, known: Collection[str]) -> str:
-    close = difflib.get_close_matches(key, known, n=1)
-    return (f"Did you mean {close[0]!r}? " if close else "") + f"Known are {', '.join(sorted(known))}."
 
 
 def _validate(
@@ -181,7 +184,7 @@ def _validate(
         hint = ""
         if first["type"] == "extra_forbidden":
             message = "unknown key"
-            hint = _known_hint(str(first["loc"][-1]), _fields_at(model, first["loc"][:-1]))
+            hint = known_hint(str(first["loc"][-1]), _fields_at(model, first["loc"][:-1]))
         if others:
             message += f" (and {len(others)} more)"
         value = first["input"] if isinstance(first["input"], (str, int, float, bool)) else None
@@ -248,7 +251,7 @@ def _check_source(schema: GraphSchema, source: Source, file: Path, key: str) -> 
             raise ConfigError(message, file=file, key=f"{key}.count_as", value=counted)
     for name, spec in source.properties.items():
         if name not in declared:
-            hint = _known_hint(name, declared) if declared else "Declare it under `properties`."
+            hint = known_hint(name, declared) if declared else "Declare it under `properties`."
             raise ConfigError("is not a declared property", file=file, key=f"{key}.properties", value=name, hint=hint)
         if spec.split and declared[name].type not in (PropertyType.STRINGS, PropertyType.VECTOR):
             raise ConfigError(

@@ -208,6 +208,13 @@ class CoEngagement(_Declared):
     """Only engagements of at least this weight (a rating of 3.5, say)."""
     max_per_user: int = Field(default=1000, ge=2)
     """Only a user's newest (or heaviest, where no time is declared) so many engagements, against heavy users."""
+    max_per_entity: int | None = Field(default=None, ge=2)
+    """Of these, only an entity's newest (or heaviest) so many, against entities that everybody touches."""
+    half_life_days: float | None = Field(default=None, gt=0)
+    """An engagement counts half as much for every so many days that it is older than the newest event."""
+    session_gap_minutes: float | None = Field(default=None, gt=0)
+    """Only what one user touched in one sitting belongs together; a pause longer than this ends it. Sittings are then
+    counted in place of users."""
 
 
 class Relation(_Declared):

@@ -5,10 +5,14 @@ Every setting: flag > environment ``KITHKIN_<SECTION>__<KEY>`` > file > default.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from graph_store.neural_settings import NeuralSettings
+from graph_store.serving_settings import ImpressionSettings, TlsSettings
 
 
 class _Settings(BaseModel):
@@ -41,6 +45,8 @@ class IngestSettings(_Settings):
     """Bad rows allowed as a share of all rows of a source."""
     reject_floor: int = Field(default=10, ge=0)
     """Bad rows allowed at least."""
+    engine: Literal["duckdb", "spark"] = "duckdb"
+    """What derives co-engagement edges; ``spark``: for logs beyond one machine (docs/ingest.md)."""
 
 
 class SpaceSettings(_Settings):
@@ -119,8 +125,6 @@ class SpaceSettings(_Settings):
     ``light_gcn`` and ``matrix_factorisation`` that of the spectral part beside the learned vectors."""
     context: float = Field(default=1.0, ge=0)
     """Weight of what the neighbours are like in the signals, beside the node's own blocks (``similar``)."""
-    smoothing: float = Field(default=0.0, ge=0)
-    """Weight of the neighbours' signals beside a node's own, where there are layers (``similar``)."""
     supervision: float = Field(default=0.25, gt=0, le=0.5)
     """Share of the engagements that a step predicts from the others; the parts take turns (``user``)."""
 
@@ -135,6 +139,10 @@ class SpaceSettings(_Settings):
     popularity: float = Field(default=0.5, ge=0)
     """Weight of an entity's log number of engagements beside the learned vectors of ``light_gcn`` and
     ``matrix_factorisation``; they are trained with 1, but the spectral part has a share of its own."""
+    refinement: int = Field(default=1, ge=0)
+    """Rounds of least squares that bring the reduced vectors of ``light_gcn`` and ``matrix_factorisation`` nearer to
+    the scores at the top of each user's list; 0: the SVD as it is. Left out above 2e10 pairs of a user and an
+    entity."""
 
     @model_validator(mode="after")
     def _fits(self) -> SpaceSettings:
@@ -214,6 +222,8 @@ class TrainingSettings(_Settings):
     user: UserSpaceSettings = UserSpaceSettings()
     """The space of users and what they engage with: the same keys, but ``dimension`` 128, ``negatives`` 512 and
     ``block_dropout`` 0.1."""
+    neural: NeuralSettings = NeuralSettings()
+    """A neural score beside the spaces."""
 
     @model_validator(mode="after")
     def _fits(self) -> TrainingSettings:
@@ -380,6 +390,15 @@ class RetrainSettings(_Settings):
     """What a new model must reach; nothing: every new model is published."""
 
 
+class ShadowSettings(_Settings):
+    """A bundle that is asked beside the one that serves, and answers nobody."""
+
+    version: str
+    """The bundle."""
+    share: float = Field(default=0.01, ge=0, le=1)
+    """Share of the searches that it is asked too."""
+
+
 class ServingSettings(_Settings):
     """The gRPC server."""
 
@@ -395,6 +414,68 @@ class ServingSettings(_Settings):
     """Seconds given to running calls when a worker stops."""
     reflection: bool = True
     """May clients ask for the protocol itself (gRPC server reflection)."""
+    workers: int = Field(default=1, ge=1, le=64)
+    """Processes that answer, all on the one port; each loads the bundle for itself."""
+    hang_s: float = Field(default=30.0, gt=0)
+    """A worker that does not answer the supervisor for so many seconds is killed and started again."""
+    beside: tuple[str, ...] = ()
+    """Further bundles that each worker loads, for requests that name a ``bundle_version``."""
+    shadow: ShadowSettings | None = None
+    """A bundle that is asked a share of the searches too, to compare (docs/serving.md); nothing: none is."""
+    max_concurrent_calls: int = Field(default=128, ge=1)
+    """Calls that a worker has in work or waiting at once; a further one is refused at once, to be tried again."""
+    connection_age_s: float = Field(default=3600.0, gt=0)
+    """Seconds after which a client is told to connect anew, so that connections spread over workers and machines."""
+    tls: TlsSettings = TlsSettings()
+    """Certificates."""
+    keys_file: Path | None = None
+    """File of API keys' hashes, relative to kithkin.toml (docs/operations.md), beside those in KITHKIN_API_KEYS; keys
+    in neither: everybody may call."""
+    insecure: bool = False
+    """Take API keys over connections without TLS, though they can be read on the way."""
+    health_needs_key: bool = False
+    """Does the health service ask for a key too."""
+    admin_port: int | None = Field(default=None, ge=1, le=65535)
+    """Port of ModelService, which is then on this one only; nothing: on the same port as all."""
+    metrics_port: int | None = Field(default=None, ge=0, le=65535)
+    """Port of the metrics for Prometheus, over HTTP; 0: any free one, told in the log; nothing: no metrics."""
+    metrics_host: str = "127.0.0.1"
+    """Address of the metrics; they have no keys and no TLS."""
+    audit_share: float = Field(default=0.001, ge=0, le=1)
+    """Share of the searches in approximate indexes that are repeated exactly, to measure recall; with metrics only."""
+    impressions: ImpressionSettings = ImpressionSettings()
+    """A record of what was answered."""
+
+    follow: str = ""
+    """How often to look at the graph store for changes, such as "2s"; entities that are new there are then found within
+    seconds (docs/serving.md). Empty: only another bundle brings them."""
+
+    @field_validator("follow")
+    @classmethod
+    def _duration(cls, value: str) -> str:
+        if value and (not re.fullmatch(r"\d+(\.\d+)?s", value) or float(value[:-1]) < 0.1):
+            raise ValueError('write it in seconds, 0.1 or more: "2s"; or leave it empty')
+        return value
+
+    @property
+    def follow_s(self) -> float | None:
+        """Seconds between two looks; None: the store is not followed."""
+        return float(self.follow[:-1]) if self.follow else None
+
+    def within(self, folder: Path) -> ServingSettings:
+        """The same with paths that start from ``folder`` (that of kithkin.toml) made absolute."""
+
+        def at(path: Path | None) -> Path | None:
+            return None if path is None else (folder / path).absolute()
+
+        tls = {name: at(path) for name, path in self.tls}
+        return self.model_copy(
+            update={
+                "keys_file": at(self.keys_file),
+                "tls": self.tls.model_copy(update=tls),
+                "impressions": self.impressions.model_copy(update={"folder": at(self.impressions.folder)}),
+            }
+        )
 
 
 class Settings(_Settings):

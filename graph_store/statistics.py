@@ -20,6 +20,8 @@ HUB_DEGREE = 1000
 """No node with fewer edges is called a hub."""
 HUB_RATIO = 100
 """How many times the 99th percentile a hub's degree is."""
+HUB_DEVIATIONS = 6
+"""How many standard deviations above the mean a hub's degree is, both of the logarithms of the end's degrees."""
 HUBS_SHOWN = 10
 """Hubs named per relation and end, the largest first."""
 _COMPACT = 2_000_000
@@ -87,9 +89,10 @@ def statistics(store: GraphStore, schema: GraphSchema, *, hub_degree: int = HUB_
     """Scan the graph and count.
 
     A node is a hub of a relation's end where it has more than ``hub_degree`` edges there and either more than
-    ``HUB_RATIO`` times the 99th percentile of that end (a machine among users, a broken join), or, in a relation that
-    keeps no separate events, edges to more than half of the nodes at the other end: that a node is linked with it then
-    carries less than one bit.
+    ``HUB_RATIO`` times the 99th percentile of that end (a machine among users, a broken join), or a degree whose
+    logarithm is more than ``HUB_DEVIATIONS`` standard deviations above the mean, or, in a relation that keeps no
+    separate events, edges to more than half of the nodes at the other end: that a node is linked with it then carries
+    less than one bit.
     """
     degrees = {relation.triple: _Degrees() for relation in schema.relations}
     relations = [_relation(store, relation, degrees[relation.triple], hub_degree) for relation in schema.relations]
@@ -182,7 +185,10 @@ def _end(node_type: str, table: pa.Table, others: int | None, hub_degree: int) -
         return EndStatistics(node_type=node_type, distinct=0, median=0, p99=0, max=0, hub_count=0, hubs=())
     degree = table["n"].to_numpy()
     median, p99 = (int(value) for value in np.percentile(degree, [50, 99], method="inverted_cdf"))
-    limit = HUB_RATIO * p99 if others is None else min(HUB_RATIO * p99, others / 2)
+    logs = np.log(degree)
+    # A little above, so that rounding makes no hubs where all degrees are the same.
+    far = float(np.exp(logs.mean() + HUB_DEVIATIONS * logs.std() + 1e-9))
+    limit = min(HUB_RATIO * p99, far, *(() if others is None else (others / 2,)))
     hubs = table.filter(pc.greater(table["n"], max(hub_degree, limit)))
     first = hubs.sort_by([("n", "descending"), ("id", "ascending")]).slice(0, HUBS_SHOWN)
     return EndStatistics(

@@ -13,6 +13,7 @@ from typing import Any, Literal, Protocol
 import pyarrow as pa
 
 from graph_store.schema import Triple
+from graph_store.written import WrittenSince
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -129,6 +130,17 @@ class GraphStore(Protocol, AbstractContextManager["GraphStore"]):
 
     def state_token(self) -> str:
         """A word that changes when something was committed to the store, by anyone, and only then."""
+        ...
+
+    def log_position(self) -> str:
+        """Where the store's own log of writes stands, for ``written_since``."""
+        ...
+
+    def written_since(self, position: str) -> WrittenSince | None:
+        """What was written through this program since then; None where the log does not tell (any more).
+
+        Statements of ``query`` are not in the log, nor what other programs write.
+        """
         ...
 
     def close(self) -> None:

@@ -139,6 +139,14 @@ class Bundle:
         """Published states ``[nodes, hidden]`` of one layer."""
         return self._array(layout.states_path(space, layer, node_type))
 
+    def relevance(self, space: str, node_type: str) -> NDArray[np.float32]:
+        """Vectors ``[nodes, d]`` by which regions of interest tell how relevant a node is."""
+        return self._array(layout.relevance_path(space, node_type))
+
+    def focal(self, space: str, node_type: str) -> NDArray[np.float32]:
+        """What a node adds to a focal vector ``[nodes, hidden]``."""
+        return self._array(layout.focal_path(space, node_type))
+
     def encoder_path(self, space: str, node_type: str) -> Path:
         """The ONNX file of a type's online encoder (there where the space's manifest names one)."""
         return self.folder / layout.encoder_path(space, node_type)
@@ -157,7 +165,8 @@ class Bundle:
         if name not in self._arrays:
             path = self.folder / name
             try:
-                self._arrays[name] = np.load(path, mmap_mode="r", allow_pickle=False)
+                # A plain array over the map: indexing numpy's own class of maps takes ten times as long.
+                self._arrays[name] = np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
             except FileNotFoundError:
                 raise BundleCorrupt("is missing", file=path) from None
             except ValueError as error:

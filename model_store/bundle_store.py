@@ -11,8 +11,10 @@ from model_store import layout
 from model_store.bundle import Bundle
 from model_store.durable import append_line, replace_text
 from model_store.errors import BundleNotFound, NothingBefore
+from model_store.holds import Hold, alone, unheld
 from model_store.writer import BundleWriter
 
+_REMOVED = ".removed-"
 _ACTIVATED, _ROLLED_BACK = "activated", "rolled-back-to"
 
 
@@ -54,6 +56,13 @@ class BundleStore:
         except FileNotFoundError:
             return None
 
+    def written(self) -> int:
+        """When ACTIVE was last written (``st_mtime_ns``); 0 where there is none."""
+        try:
+            return (self.root / layout.ACTIVE).stat().st_mtime_ns
+        except FileNotFoundError:
+            return 0
+
     def activate(self, version: str) -> None:
         """Make a version the active one; a reader of ACTIVE sees the old or the new. Raises BundleNotFound."""
         self._move(_ACTIVATED, version)
@@ -76,23 +85,53 @@ class BundleStore:
         self._move(_ROLLED_BACK, version)
         return version
 
-    def prune(self, keep: int) -> None:
-        """Remove bundles but the newest ``keep`` and the active one, and what crashed writers left.
+    def hold(self, version: str) -> Hold:
+        """Keep a bundle from being removed, by whoever, while this process lives or until it is released.
 
-        A server that has a removed bundle open keeps reading it: its files are mapped.
+        Raises BundleNotFound.
         """
-        active = self.active()
-        others = [version for version in self.versions() if version != active]
-        for version in others[: max(len(others) - keep, 0)]:
-            removed = self.root / f".removed-{version}"
-            (self.root / version).rename(removed)
-            shutil.rmtree(removed)
-        for path in self.root.glob(".*"):
-            owner = layout.unfinished_owner(path.name)
-            if (owner is not None and not _alive(owner)) or path.name.startswith(".removed-"):
-                shutil.rmtree(path, ignore_errors=True)
+        return Hold(self.root / version)
+
+    def remove(self, version: str) -> bool:
+        """Remove a bundle that is not active; False where somebody holds it. Raises BundleNotFound."""
+        with alone(self.root):
+            if version == self.active():
+                return False
+            removed = self._put_aside(self._folder(version))
+        if removed is not None:
+            shutil.rmtree(removed, ignore_errors=True)
+        return removed is not None
+
+    def prune(self, keep: int) -> None:
+        """Remove bundles but the newest ``keep``, the active one and those that are held, and what crashes left.
+
+        Two prunings at once take turns. A process that has a removed bundle open, and does not hold it, keeps reading
+        it: its files are mapped.
+        """
+        if not self.root.is_dir():
+            return
+        with alone(self.root):
+            active = self.active()
+            others = [version for version in self.versions() if version != active]
+            for version in others[: max(len(others) - keep, 0)]:
+                self._put_aside(self.root / version)
+            left = [path for path in self.root.glob(".*") if _is_left(path.name)]
+        # Outside the lock: large folders take their time.
+        for path in left:
+            shutil.rmtree(path, ignore_errors=True)
+
+    def _put_aside(self, folder: Path) -> Path | None:
+        """Rename a bundle so that it is none any more; None where somebody holds it."""
+        with unheld(folder) as free:
+            return folder.rename(self.root / f"{_REMOVED}{folder.name}") if free else None
 
     def _move(self, how: str, version: str) -> None:
+        self._folder(version)
+        # Or it could be pruned between being found and being named.
+        with alone(self.root):
+            self._name(how, version)
+
+    def _name(self, how: str, version: str) -> None:
         self._folder(version)
         before = self.active()
         # What ACTIVE names and the history does not was put there by other hands: from now on the history knows.
@@ -136,6 +175,12 @@ class BundleStore:
                 f"no bundle {version!r} in {self.root}", hint=f"Bundles there are (newest last): {known}."
             )
         return folder
+
+
+def _is_left(name: str) -> bool:
+    """Whether a crashed writer or pruning left this."""
+    owner = layout.unfinished_owner(name)
+    return name.startswith(_REMOVED) or (owner is not None and not _alive(owner))
 
 
 def _alive(process: int) -> bool:

@@ -32,6 +32,11 @@ class EdgeType(NamedTuple):
         return self.triple.source if self.reversed else self.triple.target
 
     @property
+    def flipped(self) -> EdgeType:
+        """The same relation seen from its other end."""
+        return EdgeType(self.triple, not self.reversed)
+
+    @property
     def key(self) -> str:
         """One file-system-safe word: the triple's, with ``__rev`` where reversed."""
         return self.triple.key + ("__rev" if self.reversed else "")

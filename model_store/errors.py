@@ -5,7 +5,8 @@ ModelStoreError
 ├── BundleNotFound         no bundle at all, or none of that version
 ├── NothingBefore          no bundle was active before, or it is gone
 ├── BundleVersionUnknown   written by a release with another layout
-└── BundleCorrupt          a file is missing, cut short or changed
+├── BundleCorrupt          a file is missing, cut short or changed
+└── ScorerMismatch         an ONNX file is no neural scorer of these entities
 """
 
 from __future__ import annotations
@@ -55,3 +56,7 @@ class BundleCorrupt(ModelStoreError):
             hint=hint or "Publish again (`kithkin publish`), or copy the bundle's folder again from where it is whole.",
         )
         self.file = file
+
+
+class ScorerMismatch(ModelStoreError):
+    """An ONNX file is no scorer of these entities: an input or the output is missing, or of another type or shape."""

@@ -219,7 +219,11 @@ class LinkBlock:
                 raise ValueError(f"{edge_type.key}: {csr.num_rows} rows of links for {rows} nodes")
             count += np.diff(csr.indptr)
             total += _sum_factors(csr.indptr, csr.indices, link_weight(csr, median, self.bounds), self.factors)
-        out = np.empty((rows, self.width), np.float32)
+        return self.of_sums(total, count)
+
+    def of_sums(self, total: Floats, count: NDArray[np.int64]) -> Floats:
+        """The block ``[rows, width]`` from each node's sum of factors and its number of links."""
+        out = np.empty((len(total), self.width), np.float32)
         out[:, :-2] = _unit(total)
         out[:, -2] = count == 0
         out[:, -1] = np.log1p(count) / 10.0

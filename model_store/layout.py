@@ -18,6 +18,9 @@ ACTIVE = "ACTIVE"
 HISTORY = "HISTORY"
 """Which bundles were active, one line each time ACTIVE was moved, oldest first."""
 
+NEURAL = "neural"
+"""Folder of the neural scorer, its entities' vectors and its graph."""
+
 _VERSION = re.compile(r"^\d{8}T\d{6}\.\d{6}Z$")
 _VERSION_TIME = "%Y%m%dT%H%M%S.%fZ"
 _UNFINISHED = re.compile(r"^\.unfinished-(.+)-(\d+)$")
@@ -73,6 +76,18 @@ def states_path(space: str, layer: int, node_type: str) -> str:
 
 def encoder_path(space: str, node_type: str) -> str:
     return f"encoders/{space}/{node_type}.onnx"
+
+
+def focal_encoder_path(space: str, node_type: str) -> str:
+    return f"encoders/{space}/{node_type}.focal.onnx"
+
+
+def relevance_path(space: str, node_type: str) -> str:
+    return f"spaces/{space}/relevance/{node_type}.npy"
+
+
+def focal_path(space: str, node_type: str) -> str:
+    return f"spaces/{space}/focal/{node_type}.npy"
 
 
 def index_path(space: str, node_type: str) -> str:

@@ -128,6 +128,18 @@ class BundleWriter:
         """Where to write the ONNX file of one type's online encoder."""
         return self._path(layout.encoder_path(space, node_type))
 
+    def focal_encoder_path(self, space: str, node_type: str) -> Path:
+        """Where to write the ONNX file of one user type's encoder around a context."""
+        return self._path(layout.focal_encoder_path(space, node_type))
+
+    def write_relevance(self, space: str, node_type: str, vectors: NDArray[np.float32]) -> None:
+        """Write the vectors ``[nodes, d]`` that tell how relevant a node is to a focal point."""
+        self._matrix(layout.relevance_path(space, node_type), node_type, vectors)
+
+    def write_focal(self, space: str, node_type: str, vectors: NDArray[np.float32]) -> None:
+        """Write what a node adds to a focal vector ``[nodes, hidden]``."""
+        self._matrix(layout.focal_path(space, node_type), node_type, vectors)
+
     @property
     def features_folder(self) -> Path:
         """Where to write the fitted transforms."""
@@ -136,6 +148,11 @@ class BundleWriter:
     def index_folder(self, space: str, node_type: str) -> Path:
         """Where to write the index files of one type."""
         return self._folder(layout.index_path(space, node_type))
+
+    @property
+    def neural_folder(self) -> Path:
+        """Where to write the neural scorer's files."""
+        return self._folder(layout.NEURAL)
 
     def commit(self) -> str:
         """Check, sync and name the bundle; returns its version. Raises BundleIncomplete and publishes nothing."""
@@ -184,6 +201,15 @@ class BundleWriter:
             for name in space.node_types:
                 yield layout.vectors_path(space.name, name)
             yield from (encoder.onnx for encoder in space.encoders)
+            yield from (encoder.onnx for encoder in space.focal.encoders)
+            for name in space.focal.node_types:
+                yield from (layout.relevance_path(space.name, name), layout.focal_path(space.name, name))
+        if self.manifest.HasField("neural"):
+            yield from (
+                self.manifest.neural.scorer,
+                f"{layout.NEURAL}/entities.npy",
+                f"{layout.NEURAL}/graph/graph.json",
+            )
 
     def _count(self, node_type: str) -> int:
         for described in self.manifest.node_types:

@@ -32,7 +32,7 @@ _RESERVE_S = 0.05
 
 
 class Administration:
-    """Moves the file ACTIVE, which the supervisor follows, and waits until this worker serves what it names."""
+    """Moves the file ACTIVE, which the supervisor follows, and waits until all workers serve what it names."""
 
     def __init__(self, state: State) -> None:
         self._state = state
@@ -48,7 +48,7 @@ class Administration:
         return await asyncio.to_thread(self._page, store, size, before)
 
     async def activate(self, version: str, deadline: Deadline) -> pb.ActivateBundleResponse:
-        """Make a bundle the active one, and wait until it serves.
+        """Make a bundle the active one, and wait until every worker serves it.
 
         Raises NoSuchBundle, BundleRefused, ActivationOvertaken and DeadlinePassed. Refused, ACTIVE is as it was.
         """
@@ -61,7 +61,10 @@ class Administration:
         return pb.ActivateBundleResponse(version=version, previous_version=before)
 
     async def roll_back(self, deadline: Deadline) -> pb.RollbackBundleResponse:
-        """Activate the bundle that was active before, and wait until it serves; raises NoPreviousBundle too."""
+        """Activate the bundle that was active before, and wait until every worker serves it.
+
+        Raises NoPreviousBundle too.
+        """
         store = self._store()
         async with self._turn:
             version = await asyncio.to_thread(store.previous)
@@ -84,15 +87,16 @@ class Administration:
         """Move ACTIVE and wait until its bundle serves; returns the version it named before."""
         state = self._state
         before = await asyncio.to_thread(store.active) or ""
-        if before == version == state.version:
+        if before == version and state.is_served(version, await asyncio.to_thread(store.written)):
             return before
         refusals = state.refusals
         deadline.check("activation")
         await asyncio.to_thread(move)
+        written = await asyncio.to_thread(store.written)
         while True:
             # Taken before looking: what happens from here on sets it.
             news = state.news
-            if state.version == version:
+            if state.is_served(version, written):
                 return before
             if state.refusals > refusals and state.refused_bundle.startswith(f"{version}:"):
                 reason = state.refused_bundle

@@ -1,29 +1,43 @@
-"""One gRPC server over one state: services, health, reflection, drain."""
+"""One gRPC server over one state: services, health, reflection, what guards them, drain."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+import contextlib
+import ipaddress
+from contextlib import ExitStack
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
+from graph_store.settings import ServingSettings
 from kithkin.v1 import (
     model_service_pb2,
     model_service_pb2_grpc,
     retrieval_service_pb2,
     retrieval_service_pb2_grpc,
 )
+from server import connections
+from server.admission import Admission
 from server.errors import StartError
 from server.guard import Guard
+from server.keys import Keys
 from server.model import ServedModel
 from server.services import ModelServicer, RetrievalServicer
 from server.state import State
+from server.tls import Certificates
 
-_ROOM = 1 << 20
-"""gRPC's own limit lies above ours by this: past ours the answer carries details, past gRPC's it cannot."""
+if TYPE_CHECKING:
+    from server.audit import RecallAudit
+    from server.impressions import Impressions
+    from server.metrics import Metrics
+
 _NOTICE_S = 0.1
 """Between NOT_SERVING and the first refused call, for those who watch the health; and from there to the end."""
+_SHOWN_EVERY_S = 5.0
+"""How old the metrics of what is served may be."""
 
 RETRIEVAL = retrieval_service_pb2.DESCRIPTOR.services_by_name["RetrievalService"].full_name
 MODEL = model_service_pb2.DESCRIPTOR.services_by_name["ModelService"].full_name
@@ -32,52 +46,63 @@ MODEL = model_service_pb2.DESCRIPTOR.services_by_name["ModelService"].full_name
 class Application:
     """A grpc.aio server. Call everything in one event loop."""
 
-    def __init__(self, state: State) -> None:
+    def __init__(self, state: State, *, with_keys: bool = True) -> None:
+        """``with_keys`` false: everybody may call, whatever keys there are.
+
+        Raises StartError where keys, certificates or the folder of impressions do not fit.
+        """
         settings = state.settings
         self.state = state
-        self.guard = Guard(settings.max_message_bytes)
-        self.health: Any = health.aio.HealthServicer()  # type: ignore[attr-defined]
-        self._server = grpc.aio.server(
-            interceptors=[self.guard],
-            options=[
-                ("grpc.so_reuseport", 1),
-                ("grpc.max_receive_message_length", 2 * settings.max_message_bytes + _ROOM),
-                ("grpc.max_send_message_length", -1),
-            ],
+        self._open = ExitStack()
+        """What drain closes."""
+        self._metrics, self._audit = self._measured(settings)
+        self.admission = Admission(settings.max_concurrent_calls)
+        guarded = partial(
+            Guard,
+            settings.max_message_bytes,
+            admission=self.admission,
+            keys=_keys(settings) if with_keys else None,
+            health_needs_key=settings.health_needs_key,
+            metrics=self._metrics,
+            impressions=self._impressions(settings),
         )
-        # Generated code carries no types.
-        add_to_server: dict[Any, Any] = {
-            retrieval_service_pb2_grpc.add_RetrievalServiceServicer_to_server: RetrievalServicer(state),
-            model_service_pb2_grpc.add_ModelServiceServicer_to_server: ModelServicer(state),
-            health_pb2_grpc.add_HealthServicer_to_server: self.health,
-        }
-        for add, servicer in add_to_server.items():
-            add(servicer, self._server)
-        if settings.reflection:
-            from grpc_reflection.v1alpha import reflection
-
-            names = (RETRIEVAL, MODEL, health.SERVICE_NAME, reflection.SERVICE_NAME)
-            reflection.enable_server_reflection(names, self._server)
+        self.metrics_port: int | None = None
+        """Where this process shows its metrics; None: nowhere, or the supervisor does."""
+        self.admin_port: int | None = None
+        """Where ModelService is, if not with the others."""
+        self._following: asyncio.Task[None] | None = None
+        self._credentials = None if settings.tls.certificate is None else Certificates(settings.tls).credentials()
+        self.health: Any = health.aio.HealthServicer()  # type: ignore[attr-defined]
+        apart = settings.admin_port is not None
+        # One for each server: it remembers which methods that has.
+        self.guard, self._admin_guard = guarded(), guarded()
+        self._server = self._serving([RETRIEVAL] if apart else [RETRIEVAL, MODEL], self.guard)
+        self._admin_server = self._serving([MODEL], self._admin_guard) if apart else None
+        if self._audit is not None and state.retrieval is not None:
+            self._audit.watch(state.retrieval.model)
 
     async def start(self, host: str, port: int) -> int:
         """Listen and serve; returns the port. Health is SERVING only where a bundle is loaded. Raises StartError."""
         await self._set_health()
-        shown = f"[{host}]" if ":" in host else host
-        try:
-            bound = self._server.add_insecure_port(f"{shown}:{port}")
-        except RuntimeError as error:
-            bound, reason = 0, str(error)
-        else:
-            reason = "gRPC gave no port"
-        if not bound:
-            raise StartError(
-                f"cannot listen on {shown}:{port}: {reason}", hint="Choose another serving.host or serving.port."
-            )
-        await self._server.start()
+        settings = self.state.settings
+        bound = self._listen(self._server, host, port, "serving.port")
+        if self._admin_server is not None:
+            assert settings.admin_port is not None
+            self.admin_port = self._listen(self._admin_server, host, settings.admin_port, "serving.admin_port")
+        if self._metrics is not None:
+            from server.metrics_page import page_of, shown_elsewhere
+
+            if not shown_elsewhere():
+                self.metrics_port = self._open.enter_context(page_of(self._metrics.registry, settings))
+            self._following = asyncio.create_task(self._follow(self._metrics))
+        for server in self._servers:
+            await server.start()
         return bound
 
     async def take(self, model: ServedModel) -> None:
         """Answer from another bundle from now on; no connection is touched and no call fails."""
+        if self._audit is not None:
+            await asyncio.to_thread(self._audit.watch, model)
         self.state.take(model)
         await self._set_health()
 
@@ -89,10 +114,85 @@ class Application:
         """
         await self.health.enter_graceful_shutdown()
         await asyncio.sleep(notice)
-        self.guard.draining = True
-        self.guard.end_streams()
+        for guard in (self.guard, self._admin_guard):
+            guard.draining = True
+            guard.end_streams()
         await asyncio.sleep(notice)
-        await self._server.stop(self.state.settings.drain_s)
+        await asyncio.gather(*(server.stop(self.state.settings.drain_s) for server in self._servers))
+        if self._following is not None:
+            self._following.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._following
+        await asyncio.to_thread(self._open.close)
+
+    @property
+    def _servers(self) -> list[Any]:
+        return [self._server] if self._admin_server is None else [self._server, self._admin_server]
+
+    def _measured(self, settings: ServingSettings) -> tuple[Metrics | None, RecallAudit | None]:
+        if settings.metrics_port is None:
+            return None, None
+        from server.audit import RecallAudit
+        from server.metrics import Metrics
+
+        metrics = Metrics()
+        audit = RecallAudit(settings.audit_share, metrics)
+        self._open.callback(audit.close)
+        return metrics, audit
+
+    def _impressions(self, settings: ServingSettings) -> Impressions | None:
+        if settings.impressions.folder is None:
+            return None
+        from server.impressions import Impressions
+
+        told = (lambda outcome: None) if self._metrics is None else self._metrics.impression
+        impressions = Impressions(settings.impressions, told)
+        self._open.callback(impressions.close)
+        return impressions
+
+    def _serving(self, services: list[str], guard: Guard) -> Any:
+        settings = self.state.settings
+        server = grpc.aio.server(interceptors=[guard], options=connections.options(settings))
+        # Generated code carries no types.
+        add: Any = retrieval_service_pb2_grpc.add_RetrievalServiceServicer_to_server
+        if RETRIEVAL in services:
+            add(RetrievalServicer(self.state), server)
+        add = model_service_pb2_grpc.add_ModelServiceServicer_to_server
+        if MODEL in services:
+            add(ModelServicer(self.state), server)
+        add = health_pb2_grpc.add_HealthServicer_to_server
+        add(self.health, server)
+        if settings.reflection:
+            from grpc_reflection.v1alpha import reflection
+
+            names = (*services, health.SERVICE_NAME, reflection.SERVICE_NAME)
+            reflection.enable_server_reflection(names, server)
+        return server
+
+    def _listen(self, server: Any, host: str, port: int, setting: str) -> int:
+        shown = f"[{host}]" if ":" in host else host
+        try:
+            if self._credentials is None:
+                bound: int = server.add_insecure_port(f"{shown}:{port}")
+            else:
+                bound = server.add_secure_port(f"{shown}:{port}", self._credentials)
+        except RuntimeError as error:
+            bound, reason = 0, str(error)
+        else:
+            reason = "gRPC gave no port"
+        if not bound:
+            raise StartError(f"cannot listen on {shown}:{port}: {reason}", hint=f"Choose another {setting}.")
+        return bound
+
+    async def _follow(self, metrics: Metrics) -> None:
+        """Show what serves, whenever that changes, and now and then."""
+        while True:
+            news, retrieval = self.state.news, self.state.retrieval
+            metrics.bundle(None if retrieval is None else retrieval.model, refused=bool(self.state.refused_bundle))
+            if self.state.delta is not None:
+                metrics.delta(self.state.delta)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(news.wait(), _SHOWN_EVERY_S)
 
     async def _set_health(self) -> None:
         serving = health_pb2.HealthCheckResponse.SERVING
@@ -102,3 +202,20 @@ class Application:
         for service in ("", RETRIEVAL):
             await self.health.set(service, answers)
         await self.health.set(MODEL, serving)
+
+
+def _keys(settings: ServingSettings) -> Keys | None:
+    keys = Keys.of(settings.keys_file)
+    if keys is None or settings.tls.certificate is not None or settings.insecure or _is_loopback(settings.host):
+        return keys
+    raise StartError(
+        f"API keys on {settings.host} without TLS could be read by anybody on the way",
+        hint="Set serving.tls.certificate and serving.tls.key, or --insecure where the network is trusted.",
+    )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -8,6 +8,7 @@ from datetime import date, timedelta
 from typing import Any
 
 import pyarrow as pa
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from graph_store.schema import NodeRole, PropertyType, RelationRole, Triple
 from kithkin.v1 import bundle_pb2, types_pb2
@@ -88,7 +89,9 @@ class Describer:
         links: dict[EdgeType, dict[int, float]] = {}
         for number, link in enumerate(described.links):
             where = f"{place}.links[{number}]"
-            edge_type = self._edge_type(node_type, link, where)
+            edge_type = self.edge_type(
+                node_type, link.relation, link.node.type, f"{where}.relation", f"{where}.node.type"
+            )
             ref = types_pb2.NodeRef(type=edge_type.neighbour_type, id=link.node.id)
             row = self._catalogue.resolve(ref, f"{where}.node").row
             # The same link told twice is one link, of the later weight, as in the graph.
@@ -112,6 +115,10 @@ class Describer:
     def events(self, events: types_pb2.EventList, place: str) -> tuple[Description, list[NodeKey]]:
         """Read a user told by events, and the entities of the events, the newest first.
 
+        Events stand by their times, those without one by their place in the list, as older than all that have one. The
+        encoder reads as many as it read of the users it learned from: the newest, or the heaviest where the relation
+        has no time; ties as in the bundle's lists.
+
         The user type is that of the first engagement relation that reaches the events' entities.
         """
         if not events.events:
@@ -123,59 +130,103 @@ class Describer:
                 hint="Send the newest.",
             )
         reached = {each.neighbour_type for each in self._engagements}
-        touched: list[tuple[NodeKey, float]] = []
+        touched: list[_Touched] = []
         for number, event in enumerate(events.events):
             where = f"{place}.events[{number}]"
             key = self._catalogue.resolve(event.entity, f"{where}.entity", NodeRole.ENTITY)
             if key.type not in reached:
                 raise InvalidField(f"{where}.entity", f"no engagement relation reaches {key.type}")
-            touched.append((key, _weight(event.weight, f"{where}.weight")))
-        touched.reverse()
+            touched.append(
+                _Touched(
+                    key=key,
+                    weight=_weight(event.weight, f"{where}.weight"),
+                    time=_time(event.time, f"{where}.time") if event.HasField("time") else None,
+                )
+            )
+        newest = _newest_first(touched)
         engagements = {
             each.neighbour_type: each
             for each in reversed(self._engagements)
-            if each.neighbour_type in {key.type for key, _ in touched}
+            if each.neighbour_type in {each.key.type for each in touched}
         }
         user_types = {each.node_type for each in engagements.values()}
         if len(user_types) > 1:
             raise TypeNeeded(f"{place}.events", "these entities are engaged with by users of several types")
         links: dict[EdgeType, list[Link]] = {}
-        for key, weight in touched:
-            links.setdefault(engagements[key.type], []).append(Link(row=key.row, weight=weight))
+        for edge_type in dict.fromkeys(engagements[each.key.type] for each in newest):
+            of_type = [each for each in newest if each.key.type == edge_type.neighbour_type]
+            if not self._bundle.relations[edge_type.triple].timed:
+                # As the lists of such a relation are cut: the heaviest count.
+                of_type.sort(key=lambda each: -each.weight)
+            links[edge_type] = [Link(row=each.key.row, weight=each.weight) for each in of_type]
         user_type = user_types.pop()
         description = replace(self.empty(user_type), links=links)
-        return description, [key for key, _ in touched]
+        return description, [each.key for each in newest]
 
-    def _edge_type(self, node_type: str, link: types_pb2.DescribedLink, where: str) -> EdgeType:
-        """The relation a link names, seen from the described entity's type; forward where both ends fit."""
+    def relation_ends(self, node_type: str, relation: str, field: str) -> list[EdgeType]:
+        """Every end of the relations of this name that a type stands at, forward first. Raises NotDeclared."""
         ends = [
             EdgeType(Triple(*triple), reverse)
             for triple in self._bundle.relations
-            if triple.name == link.relation
+            if triple.name == relation
             for reverse in (False, True)
         ]
         ends = [each for each in ends if each.node_type == node_type]
         if not ends:
             known = sorted({triple.name for triple in self._bundle.relations if node_type in (triple[0], triple[2])})
             raise NotDeclared(
-                f"{where}.relation",
-                f"{node_type} has no relation {link.relation!r}",
+                field,
+                f"{node_type} has no relation {relation!r}",
                 hint=f"There are {', '.join(known) or 'none'}.",
             )
-        if link.node.type:
-            self._catalogue.type_named(link.node.type, f"{where}.node.type", None)
-            fitting = [each for each in ends if each.neighbour_type == link.node.type]
+        return ends
+
+    def edge_type(
+        self, node_type: str, relation: str, neighbour_type: str, relation_field: str, type_field: str
+    ) -> EdgeType:
+        """The relation of this name seen from a type; forward where both ends fit. ``neighbour_type``: "" for any.
+
+        Raises NotDeclared and TypeNeeded, and InvalidField where it does not lead to that type.
+        """
+        ends = self.relation_ends(node_type, relation, relation_field)
+        kinds = sorted({each.neighbour_type for each in ends})
+        if neighbour_type:
+            self._catalogue.type_named(neighbour_type, type_field, None)
+            fitting = [each for each in ends if each.neighbour_type == neighbour_type]
             if not fitting:
                 raise InvalidField(
-                    f"{where}.node.type",
-                    f"{link.relation} of {node_type} does not lead to {link.node.type}",
-                    hint=f"It leads to {', '.join(sorted({each.neighbour_type for each in ends}))}.",
+                    type_field,
+                    f"{relation} of {node_type} does not lead to {neighbour_type}",
+                    hint=f"It leads to {', '.join(kinds)}.",
                 )
             return fitting[0]
-        kinds = sorted({each.neighbour_type for each in ends})
         if len(kinds) > 1:
-            raise TypeNeeded(f"{where}.node.type", f"{link.relation} leads to several types", hint=", ".join(kinds))
+            raise TypeNeeded(type_field, f"{relation} leads to several types", hint=", ".join(kinds))
         return ends[0]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Touched:
+    """One event, read."""
+
+    key: NodeKey
+    weight: float
+    time: int | None
+    """Nanoseconds since 1970; None: not told."""
+
+
+def _newest_first(touched: list[_Touched]) -> list[_Touched]:
+    """Events by time, at one time the heaviest first, ties by row; those without a time last, by their place."""
+    told = [each for each in touched if each.time is not None]
+    told.sort(key=lambda each: (-(each.time or 0), -each.weight, each.key.row))
+    return told + [each for each in reversed(touched) if each.time is None]
+
+
+def _time(time: Timestamp, where: str) -> int:
+    """Nanoseconds since 1970."""
+    if not (_EARLIEST <= time.seconds <= _LATEST and 0 <= time.nanos < 1_000_000_000):
+        raise InvalidField(where, "is not a time of the years 1 to 9999")
+    return int(time.seconds) * 1_000_000_000 + int(time.nanos)
 
 
 def _weight(weight: float, where: str) -> float:

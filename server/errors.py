@@ -11,8 +11,10 @@ ServerError
     │   ├── VectorNotFinite a value is NaN or infinite, or all are zeros under cosine
     │   ├── NotDeclared     a node type, relation or property that the graph does not declare
     │   ├── TypeNeeded      several types are possible
-    │   └── NoSuchSpace     not in the bundle, or it does not hold the type
-    ├── OtherBundle         a vector of another bundle
+    │   ├── NoSuchSpace     not in the bundle, or it does not hold the type
+    │   └── BadPageToken    of another listing, or of none
+    ├── OtherBundle         a vector of another bundle, or a page of one that is gone
+    ├── BundleNotLoaded     the request names a bundle that is not loaded
     ├── NodeMissing
     │   ├── NodeNotFound    no such node
     │   └── NodeWithoutVector  nothing is known of the node
@@ -21,6 +23,10 @@ ServerError
     ├── NoPreviousBundle    nothing to roll back to
     ├── BundlesNotManaged   this server serves the one bundle it was given
     ├── ActivationOvertaken another bundle was activated meanwhile
+    ├── NoScorer            the bundle has no neural scorer, or none that reads the query
+    ├── Overloaded          as many calls are in work as may be
+    ├── UnauthenticatedCaller  no API key, or one that is not known
+    ├── RoleNeeded          the key's role does not include the call
     ├── NoBundle            none is loaded yet
     ├── ShuttingDown        the server is stopping
     ├── DeadlinePassed
@@ -97,8 +103,16 @@ class NoSuchSpace(InvalidField):
     """The space is not in the bundle, or does not hold the type, or cannot encode it."""
 
 
+class BadPageToken(InvalidField):
+    """The page token is not one of this call and these parameters."""
+
+
 class OtherBundle(CallError):
-    """A vector of another bundle than the one that answers."""
+    """A vector of another bundle than the one that answers, or a listing that began in one."""
+
+
+class BundleNotLoaded(CallError):
+    """The request names a bundle that this server has not loaded."""
 
 
 class NodeMissing(CallError):
@@ -139,6 +153,22 @@ class BundlesNotManaged(CallError):
 
 class ActivationOvertaken(CallError):
     """Another bundle was activated before this one served."""
+
+
+class NoScorer(CallError):
+    """The bundle has no neural scorer, or none that reads this query."""
+
+
+class Overloaded(CallError):
+    """As many calls are in work or waiting as may be."""
+
+
+class UnauthenticatedCaller(CallError):
+    """No API key was sent, or one that is not known."""
+
+
+class RoleNeeded(CallError):
+    """The key is known, and its role does not include the call."""
 
 
 class NoBundle(CallError):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+from graph_store.serving_settings import ImpressionSettings, TlsSettings
 from graph_store.settings import ServingSettings
 from model_store.bundle import Bundle
 from model_store.bundle_store import BundleStore
@@ -14,11 +15,16 @@ from model_store.bundle_store import BundleStore
 
 @contextmanager
 def serve_in_thread(
-    bundle: Bundle | None, settings: ServingSettings, *, store: BundleStore | None = None
+    bundle: Bundle | None,
+    settings: ServingSettings,
+    *,
+    store: BundleStore | None = None,
+    beside: Sequence[Bundle] = (),
 ) -> Iterator[int]:
     """Serve a bundle (None: none yet) on any free loopback port while the block runs; yields the port.
 
-    ``store``: what ListBundles lists; nothing follows what is activated in it.
+    ``store``: what ListBundles lists; nothing follows what is activated in it. ``beside``: bundles that
+    ``settings.beside`` names, for requests that do.
 
     Raises what loading the bundle raises.
     """
@@ -26,14 +32,16 @@ def serve_in_thread(
     from server.model import ServedModel
     from server.state import State
 
-    state = State(settings=settings.model_copy(update={"drain_s": min(settings.drain_s, 1.0)}), store=store)
+    state = State(settings=for_this_process(settings), store=store)
     if bundle is not None:
         state.take(ServedModel.load(bundle))
+    for each in beside:
+        state.take_beside(ServedModel.load(each))
     started: list[int | BaseException] = []
     ready, stop = threading.Event(), threading.Event()
 
     async def run() -> None:
-        application = Application(state)
+        application = Application(state, with_keys=False)
         try:
             started.append(await application.start("127.0.0.1", 0))
         except BaseException as error:
@@ -55,3 +63,16 @@ def serve_in_thread(
     finally:
         stop.set()
         thread.join()
+
+
+def for_this_process(settings: ServingSettings) -> ServingSettings:
+    """The settings as far as they concern this process alone: nobody else calls, and nothing is recorded."""
+    return settings.model_copy(
+        update={
+            "drain_s": min(settings.drain_s, 1.0),
+            "tls": TlsSettings(),
+            "admin_port": None,
+            "metrics_port": None,
+            "impressions": ImpressionSettings(),
+        }
+    )

@@ -7,8 +7,10 @@ import bisect
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from pyroaring import BitMap
 
 from model_store.node_ids import NodeIds
+from server.selection import bitmap_of
 
 
 class NameIndex:
@@ -24,7 +26,8 @@ class NameIndex:
         order = pc.array_sort_indices(folded)
         self._rows = order.to_numpy().astype(np.int64)
         # Arrow sorts strings by their bytes, which is the order the search compares in.
-        self._sorted = NodeIds(pa.chunked_array([folded.take(order)]))
+        self._folded = folded.take(order)
+        self._sorted = NodeIds(pa.chunked_array([self._folded]))
 
     def rows(self, name: str, *, exact: bool) -> list[int]:
         """Rows of the nodes of this name; ``exact``: letter by letter, else without regard to case."""
@@ -35,6 +38,12 @@ class NameIndex:
             found.append(int(self._rows[low]))
             low += 1
         return sorted(row for row in found if not exact or self._names[row].as_py() == name)
+
+    def containing(self, part: str) -> BitMap:
+        """Rows of the nodes whose name contains this, without regard to case."""
+        found = pc.match_substring(self._folded, _folded(pa.array([part], pa.string()))[0].as_py())
+        places = np.flatnonzero(found.to_numpy(zero_copy_only=False))
+        return bitmap_of(np.sort(self._rows[places]))
 
 
 def _folded(names: pa.Array) -> pa.Array:

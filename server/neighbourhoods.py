@@ -76,6 +76,36 @@ class Neighbourhoods:
                 found.setdefault(_bond(edge_type), {}).update(neighbours)
         return found
 
+    def shared(self, key: NodeKey, wanted: Bonds) -> dict[Bond, dict[int, float]]:
+        """Of what a node is joined to, what is wanted: cheaper than all of it where little is."""
+        found: dict[Bond, dict[int, float]] = {}
+        for edge_type in self._semantic.get(key.type, ()):
+            rows = wanted.get(_bond(edge_type))
+            if not rows:
+                continue
+            csr = self._bundle.neighbours(edge_type)
+            part = csr.row(key.row)
+            common = [(place, row) for place, row in enumerate(csr.indices[part].tolist()) if row in rows]
+            if common:
+                weights = None if csr.weight is None else csr.weight[part]
+                most = 0.0 if weights is None else float(weights.max())
+                found.setdefault(_bond(edge_type), {}).update(
+                    (row, 1.0 if weights is None or most <= 0 else float(weights[place]) / most)
+                    for place, row in common
+                    if weights is None or most <= 0 or weights[place] > 0
+                )
+        return found
+
+    def co_edges(self, source: NodeKey, target: NodeKey) -> dict[str, float]:
+        """Co-engagement edges of ``source`` that lead to ``target``, with their relative weight, by relation."""
+        found: dict[str, float] = {}
+        for edge_type in self._co_engagements.get(source.type, ()):
+            csr = self._bundle.neighbours(edge_type)
+            part = csr.row(source.row)
+            if edge_type.neighbour_type == target.type and np.any(csr.indices[part] == target.row):
+                found[edge_type.triple.name] = self._row(edge_type, source.row).get(target.row, 0.0)
+        return found
+
     def of_links(self, links: Mapping[EdgeType, Iterable[Link]]) -> dict[Bond, dict[int, float]]:
         """The same of links that are told and not in the graph."""
         found: dict[Bond, dict[int, float]] = {}
@@ -89,9 +119,30 @@ class Neighbourhoods:
         """``ln(1 + N / n)``: N nodes of the type, n of them joined to this neighbour (idf, Spärck Jones 1972)."""
         rarities = self._rarity_of_bond.get((node_type, bond))
         if rarities is None:
-            edge_type = next(each for each in self._semantic[node_type] if _bond(each) == bond)
-            rarities = self._rarity_of_bond[node_type, bond] = self._rarities(edge_type)
+            rarities = self._rarity_of_bond[node_type, bond] = self._rarities(self.edge_type(node_type, bond))
         return float(rarities[neighbour])
+
+    def edge_type(self, node_type: str, bond: Bond) -> EdgeType:
+        """The edge type of a bond, seen from a type. StopIteration where the type has none."""
+        return next(each for each in self._semantic[node_type] if _bond(each) == bond)
+
+    def together_ends(self, source: NodeKey, target: NodeKey) -> tuple[tuple[EdgeType, int], ...]:
+        """Links of ``source`` that its co-engagement with ``target`` rests on: the edges, and the users they share."""
+        found = [
+            (edge_type, target.row)
+            for edge_type in self._co_engagements.get(source.type, ())
+            if edge_type.neighbour_type == target.type
+        ]
+        for edge_type in self._engagement.get(source.type, ()):
+            users = self._shared_users(source, target, edge_type)
+            found += [(edge_type.flipped, user) for user in users.tolist()]
+        return tuple(found)
+
+    def engagement_ends(self, entity: NodeKey | None) -> tuple[tuple[EdgeType, int], ...]:
+        """Links by which a user may be joined to an entity."""
+        if entity is None:
+            return ()
+        return tuple((edge_type, entity.row) for edge_type in self._engagement.get(entity.type, ()))
 
     def scale(self, node_type: str) -> float:
         """Evidence of a direct edge of full weight: that of a neighbour nobody else has."""
@@ -112,6 +163,15 @@ class Neighbourhoods:
             for edge_type in self._co_engagements.get(key.type, ())
             for row, weight in self._row(edge_type, key.row).items()
         }
+
+    def _shared_users(self, source: NodeKey, target: NodeKey, edge_type: EdgeType) -> NDArray[np.int32]:
+        for other in self._engagement.get(target.type, ()):
+            if other.triple.name == edge_type.triple.name and other.node_type == edge_type.node_type:
+                first, second = self._users_by_entity(edge_type), self._users_by_entity(other)
+                if first is not None and second is not None:
+                    one, two = first.indices[first.row(source.row)], second.indices[second.row(target.row)]
+                    return np.intersect1d(one, two, assume_unique=True)
+        return np.empty(0, np.int32)
 
     def shared_users(self, source: NodeKey, target: NodeKey) -> tuple[str, int, float] | None:
         """How many users engaged with both: relation, count, cosine of the two sets; None where that is not known."""

@@ -42,6 +42,17 @@ def together(count: int | None, engagement: str | None) -> str:
     return f"{people} in common ({' '.join(words)})"
 
 
+def rest(score: float, explained: float) -> str:
+    """What evidence does not tell of a score: ``0.31 of 0.52 comes from ...``."""
+    left = score - explained
+    if left <= 0:
+        return f"Without this evidence nothing is left of the score of {score:.2f}."
+    return (
+        f"{left:.2f} of {score:.2f} comes from what the two have in common with others without sharing it, "
+        "from their properties, and from evidence that is not told."
+    )
+
+
 def engaged(engagement: str | None, entity: str, why: str) -> str:
     """Why something fits a user: ``played Slowdive, and both have the tag shoegaze``."""
     words = _words(engagement) if engagement else ["engaged", "with"]

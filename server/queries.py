@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -29,6 +30,20 @@ def reasons(value: int, most: int = MOST_REASONS, field: str = "reasons") -> int
     """A number of reasons within 0 and the limit."""
     if not 0 <= value <= most:
         raise InvalidField(field, f"{value} is not between 0 and {most}")
+    return value
+
+
+def min_score(value: float) -> float:
+    """The least score of a result."""
+    if math.isnan(value):
+        raise InvalidField("min_score", "is NaN")
+    return value
+
+
+def diversity(value: float) -> float:
+    """How unlike each other results are to be, within 0 and 1."""
+    if not 0 <= value <= 1:
+        raise InvalidField("diversity", f"{value} is not between 0 and 1")
     return value
 
 
@@ -60,6 +75,13 @@ def vector(model: ServedModel, given: types_pb2.Vector, space: str, field: str) 
     # Scaled first: the squares of large float32 values overflow.
     scaled = np.asarray(values / np.abs(values).max(), dtype=np.float32)
     return np.asarray(unit_rows(scaled[None])[0])
+
+
+def is_neural(score: int) -> bool:
+    """Whether a request asks for the neural score. Raises InvalidField for a score that this server does not know."""
+    if score not in types_pb2.Score.values():
+        raise InvalidField("score", f"{score} is not a score this server knows")
+    return score == types_pb2.NEURAL
 
 
 def left_out(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from server.exact_index import ExactIndex
-from server.vector_index import Found, Rows, Vectors, best_first, known_rows, scores_of
+from server.planner import Approximate, Partitions, SearchPath, approximate, approximate_cost, exact_path
+from server.rescoring import best_candidates, best_of_each
+from server.selection import Selection
+from server.vector_index import Found, Rows, Vectors, known_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -62,6 +65,9 @@ class ScannIndex:
         self._known = known_rows(vectors)
         self._count = len(vectors) if self._known is None else len(self._known)
         self._exact = ExactIndex(vectors)
+        self._partitions = Partitions(
+            leaves=parameters.leaves, leaves_to_search=parameters.leaves_to_search, reorder=parameters.reorder
+        )
 
     @classmethod
     def build(cls, vectors: Vectors, parameters: ScannParameters, *, spherical: bool) -> ScannIndex:
@@ -104,37 +110,85 @@ class ScannIndex:
     def __len__(self) -> int:
         return self._count
 
-    def search(self, queries: Vectors, k: int, exclude: Sequence[Rows] | None = None) -> list[Found]:
-        if len(queries) > 1 and exclude is None and self._wanted(k, 0) < self._count // 2:
-            return self._batch(queries, k)
-        return [
-            self._one(query, k, None if exclude is None else exclude[number]) for number, query in enumerate(queries)
-        ]
+    def search(
+        self,
+        queries: Vectors,
+        k: int,
+        exclude: Sequence[Rows] | None = None,
+        allowed: Sequence[Selection | None] | None = None,
+    ) -> list[Found]:
+        if len(queries) > 1 and (allowed is None or not any(allowed)):
+            alone = [-1] * len(queries) if exclude is None else [_only(each) for each in exclude]
+            if None not in alone and self._wanted(k, 1) < self._count // 2:
+                return self._batch(queries, k, np.array(alone, np.int64))
+        found: list[Found] = []
+        for number, query in enumerate(queries):
+            left_out = None if exclude is None else exclude[number]
+            selection = None if allowed is None else allowed[number]
+            if selection is None:
+                found.append(self._one(query, k, left_out))
+            else:
+                found.append(self._filtered(query, k, left_out, selection))
+        return found
+
+    def _filtered(self, query: Vectors, k: int, exclude: Rows | None, allowed: Selection) -> Found:
+        """Ask ScaNN as long as that is the cheapest way, wider each time; what passes must be as many as without."""
+        passing, dimension = len(allowed), self._vectors.shape[1]
+        needed = min(self._wanted(k, 0), passing)
+        aimed_at = needed if exclude is None else self._wanted(k, int(np.count_nonzero(allowed.mask[exclude])))
+        _, exact_cost = exact_path(self._count, passing, dimension)
+        question = approximate(self._count, passing, aimed_at, self._partitions)
+        while approximate_cost(question, self._count, aimed_at, dimension, self.parameters.leaves) < exact_cost:
+            candidates, _ = self._searcher.search(
+                query, final_num_neighbors=question.wanted, leaves_to_search=question.leaves
+            )
+            rows: Rows = np.asarray(candidates if self._known is None else self._known[candidates], np.int64)
+            rows = rows[allowed.mask[rows]]
+            left = len(rows) if exclude is None else int(np.count_nonzero(np.isin(rows, exclude, invert=True)))
+            if left >= needed:
+                return replace(self._rescored_rows(query, rows, k, exclude), scored=left)
+            if len(candidates) < question.wanted and question.leaves >= self.parameters.leaves:
+                break
+            question = Approximate(wanted=question.wanted * 2, leaves=min(question.leaves * 4, self.parameters.leaves))
+        return self._exact.search(query[None], k, None if exclude is None else [exclude], [allowed])[0]
 
     def _wanted(self, k: int, excluded: int) -> int:
         # The reorder that was tuned is for 10 results; deeper ones, also those behind what is left out, need more.
         depth = k + excluded
         return max(self.parameters.reorder, self.parameters.reorder * depth // 20, 2 * depth)
 
-    def _batch(self, queries: Vectors, k: int) -> list[Found]:
-        candidates, _ = self._searcher.search_batched(
-            queries, final_num_neighbors=self._wanted(k, 0), leaves_to_search=self.parameters.leaves_to_search
-        )
-        # A batch marks the places that a short search left empty with the largest number.
-        found = [
-            self._rescored(query, row[row < self._count], k, None)
-            for query, row in zip(queries, candidates, strict=True)
-        ]
+    def _batch(self, queries: Vectors, k: int, exclude: Rows) -> list[Found]:
+        """Many searches by one call; ``exclude``: one row for each to leave out, or -1."""
+        wanted, leaves = self._wide(k, 1)
+        candidates, _ = self._searcher.search_batched(queries, final_num_neighbors=wanted, leaves_to_search=leaves)
+        # Places that a short search left empty hold the largest number.
+        scored = np.count_nonzero(candidates < self._count, axis=1).tolist()
+        if self._known is not None:
+            candidates = np.append(self._known, -1)[np.minimum(candidates, self._count)]
+        rows, scores, counts = best_of_each(self._vectors, queries, candidates, exclude, k)
         return [
-            one if len(one.rows) >= k else self._one(query, k, None) for query, one in zip(queries, found, strict=True)
+            Found(
+                rows=rows[number],
+                scores=scores[number],
+                exact=False,
+                scored=scored[number],
+                path=SearchPath.APPROXIMATE,
+            )
+            if count == k
+            else self._one(queries[number], k, exclude[number : number + 1] if exclude[number] >= 0 else None)
+            for number, count in enumerate(counts.tolist())
         ]
 
-    def _one(self, query: Vectors, k: int, exclude: Rows | None) -> Found:
-        wanted = self._wanted(k, 0 if exclude is None else len(exclude))
+    def _wide(self, k: int, excluded: int) -> tuple[int, int]:
+        """Candidates to ask for, and partitions to look into."""
+        wanted = self._wanted(k, excluded)
         # A wide question deserves a proportionally wide look: the tuned partitions were enough for 10 results.
-        leaves = min(
-            self.parameters.leaves, max(1, self.parameters.leaves_to_search * max(wanted // self.parameters.reorder, 1))
-        )
+        leaves = self.parameters.leaves_to_search * max(wanted // self.parameters.reorder, 1)
+        return wanted, min(self.parameters.leaves, max(1, leaves))
+
+    def _one(self, query: Vectors, k: int, exclude: Rows | None) -> Found:
+        # One more at least: a search within a batch, which leaves out one row or none, must find the same.
+        wanted, leaves = self._wide(k, 1 if exclude is None else max(len(exclude), 1))
         while wanted < self._count // 2:
             candidates, _ = self._searcher.search(query, final_num_neighbors=wanted, leaves_to_search=leaves)
             found = self._rescored(query, candidates, k, exclude)
@@ -146,16 +200,17 @@ class ScannIndex:
         return self._exact.search(query[None], k, None if exclude is None else [exclude])[0]
 
     def _rescored(self, query: Vectors, candidates: Any, k: int, exclude: Rows | None) -> Found:
-        rows: Rows = np.asarray(candidates, dtype=np.int64)
-        if self._known is not None:
-            rows = self._known[rows]
-        if exclude is not None and len(exclude) == 1:
-            # Most searches leave out the query itself: a third of the time of the general way.
-            rows = rows[rows != exclude[0]]
-        elif exclude is not None and len(exclude):
-            rows = rows[np.isin(rows, exclude, invert=True)]
-        rows, scores = best_first(rows, scores_of(self._vectors[rows], query), k)
-        return Found(rows=rows, scores=scores, exact=False, scored=len(candidates))
+        rows = candidates if self._known is None else self._known[candidates]
+        return self._rescored_rows(query, rows, k, exclude)
+
+    def _rescored_rows(self, query: Vectors, rows: Any, k: int, exclude: Rows | None) -> Found:
+        best, scores = best_candidates(self._vectors, query, rows, exclude, k)
+        return Found(rows=best, scores=scores, exact=False, scored=len(rows), path=SearchPath.APPROXIMATE)
+
+
+def _only(exclude: Rows) -> int | None:
+    """The one row to leave out, -1 where there is none; None where there are more."""
+    return None if len(exclude) > 1 else int(exclude[0]) if len(exclude) else -1
 
 
 @contextmanager

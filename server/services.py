@@ -7,15 +7,18 @@ import time
 from importlib import metadata
 from typing import Any
 
-from google.rpc import status_pb2
-
-from kithkin.v1 import model_service_pb2, model_service_pb2_grpc, retrieval_service_pb2_grpc
+from kithkin.v1 import model_service_pb2, model_service_pb2_grpc, retrieval_service_pb2_grpc, types_pb2
 from kithkin.v1 import retrieval_service_pb2 as pb
+from server import listing
 from server.administration import Administration
-from server.batches import answer_each
+from server.answer_bytes import EncodedBatch
+from server.answers import Answer
+from server.batches import answer_each, encoded_batch, find
 from server.guard import current_deadline, current_origin
 from server.model import ServedModel
+from server.retrieval import Retrieval
 from server.state import State
+from server.threads import apart
 
 
 class RetrievalServicer(retrieval_service_pb2_grpc.RetrievalServiceServicer):
@@ -26,56 +29,64 @@ class RetrievalServicer(retrieval_service_pb2_grpc.RetrievalServiceServicer):
 
     async def SearchSimilarEntities(  # noqa: N802
         self, request: pb.SearchSimilarEntitiesRequest, context: Any
-    ) -> pb.SearchSimilarEntitiesResponse:
-        return self._state.serving().search_similar_entities(request, current_deadline.get())
+    ) -> Answer[pb.SearchSimilarEntitiesResponse]:
+        response = self._state.serving(request.bundle_version).search_similar_entities(request, current_deadline.get())
+        if self._state.shadow is not None:
+            self._state.shadow.offer_similar(request, response)
+        return response
 
     async def RetrieveEntitiesForUser(  # noqa: N802
         self, request: pb.RetrieveEntitiesForUserRequest, context: Any
-    ) -> pb.RetrieveEntitiesForUserResponse:
-        return self._state.serving().retrieve_entities_for_user(request, current_deadline.get())
+    ) -> Answer[pb.RetrieveEntitiesForUserResponse]:
+        retrieval, deadline = self._state.serving(request.bundle_version), current_deadline.get()
+        prepared = retrieval.prepare_for_user(request, deadline)
+        response = prepared.finish((await find(retrieval, [prepared], deadline))[0])
+        if self._state.shadow is not None:
+            self._state.shadow.offer_for_user(request, response)
+        return response
 
     async def BatchSearchSimilarEntities(  # noqa: N802
         self, request: pb.BatchSearchSimilarEntitiesRequest, context: Any
-    ) -> pb.BatchSearchSimilarEntitiesResponse:
-        # Taken once: the bundle may change while the batch is answered.
+    ) -> EncodedBatch:
         retrieval, deadline = self._state.serving(), current_deadline.get()
         outcomes = await answer_each(
-            retrieval, request.requests, retrieval.prepare_similar, deadline, current_origin.get()
+            retrieval, request.requests, Retrieval.prepare_similar, deadline, current_origin.get(), self._state.serving
         )
-        batch = pb.BatchSearchSimilarEntitiesResponse()
-        for outcome in outcomes:
-            if isinstance(outcome, status_pb2.Status):
-                batch.items.add(error=outcome)
-            else:
-                batch.items.add(response=outcome)
-        retrieval.describe_batch(batch.info, [item.response.info for item in batch.items], deadline)
-        return batch
+        return encoded_batch(retrieval, outcomes, pb.BatchSearchSimilarEntitiesResponse, deadline)
 
     async def BatchRetrieveEntitiesForUser(  # noqa: N802
         self, request: pb.BatchRetrieveEntitiesForUserRequest, context: Any
-    ) -> pb.BatchRetrieveEntitiesForUserResponse:
+    ) -> EncodedBatch:
         retrieval, deadline = self._state.serving(), current_deadline.get()
         outcomes = await answer_each(
-            retrieval, request.requests, retrieval.prepare_for_user, deadline, current_origin.get()
+            retrieval, request.requests, Retrieval.prepare_for_user, deadline, current_origin.get(), self._state.serving
         )
-        batch = pb.BatchRetrieveEntitiesForUserResponse()
-        for outcome in outcomes:
-            if isinstance(outcome, status_pb2.Status):
-                batch.items.add(error=outcome)
-            else:
-                batch.items.add(response=outcome)
-        retrieval.describe_batch(batch.info, [item.response.info for item in batch.items], deadline)
-        return batch
+        return encoded_batch(retrieval, outcomes, pb.BatchRetrieveEntitiesForUserResponse, deadline)
 
     async def RetrieveUsersForEntity(  # noqa: N802
         self, request: pb.RetrieveUsersForEntityRequest, context: Any
-    ) -> pb.RetrieveUsersForEntityResponse:
-        return self._state.serving().retrieve_users_for_entity(request, current_deadline.get())
+    ) -> Answer[pb.RetrieveUsersForEntityResponse]:
+        return self._state.serving(request.bundle_version).retrieve_users_for_entity(request, current_deadline.get())
+
+    async def ScorePairs(self, request: pb.ScorePairsRequest, context: Any) -> pb.ScorePairsResponse:  # noqa: N802
+        retrieval = self._state.serving(request.bundle_version)
+        asked = request, current_deadline.get(), current_origin.get()
+        if request.score == types_pb2.NEURAL or request.HasField("context"):
+            return await apart(retrieval.score_pairs, *asked)
+        return retrieval.score_pairs(*asked)
+
+    async def EmbedUsers(self, request: pb.EmbedUsersRequest, context: Any) -> pb.EmbedUsersResponse:  # noqa: N802
+        return self._state.serving(request.bundle_version).embed_users(request, current_deadline.get())
+
+    async def ListEntities(  # noqa: N802
+        self, request: pb.ListEntitiesRequest, context: Any
+    ) -> pb.ListEntitiesResponse:
+        return listing.list_entities(self._state.serving, request, current_deadline.get())
 
     async def EmbedEntities(  # noqa: N802
         self, request: pb.EmbedEntitiesRequest, context: Any
     ) -> pb.EmbedEntitiesResponse:
-        return self._state.serving().embed_entities(request, current_deadline.get())
+        return self._state.serving(request.bundle_version).embed_entities(request, current_deadline.get())
 
     async def ExplainSimilarity(  # noqa: N802
         self, request: pb.ExplainSimilarityRequest, context: Any
@@ -112,10 +123,22 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
         self, request: model_service_pb2.GetStatusRequest, context: Any
     ) -> model_service_pb2.GetStatusResponse:
         state = self._state
+        workers, workers_serving = state.workers
         response = model_service_pb2.GetStatusResponse(
-            server_version=_version(), worker_pid=os.getpid(), refused_bundle=state.refused_bundle
+            server_version=_version(),
+            worker_pid=os.getpid(),
+            refused_bundle=state.refused_bundle,
+            workers=workers,
+            workers_serving=workers_serving,
+            beside=sorted(state.beside),
         )
         response.uptime.FromNanoseconds(int((time.monotonic() - state.started) * 1e9))
+        if state.delta is not None:
+            delta = state.delta
+            response.delta.fresh, response.delta.changed = delta.fresh, delta.changed
+            response.delta.deleted = delta.deleted
+            if delta.lag_s is not None:
+                response.delta.lag.FromMilliseconds(round(delta.lag_s * 1000))
         if state.retrieval is not None:
             response.bundle.CopyFrom(bundle_status(state.retrieval.model))
         return response

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import grpc
 from google.protobuf import any_pb2, duration_pb2
 from google.protobuf.message import Message
@@ -11,8 +13,10 @@ from kithkin.v1 import types_pb2
 from server import errors
 
 DOMAIN = "kithkin"
-RETRY_AFTER_S = {errors.NoBundle: 1.0, errors.ShuttingDown: 0.2}
+RETRY_AFTER_S = {errors.NoBundle: 1.0, errors.ShuttingDown: 0.2, errors.Overloaded: 0.5}
 """When to try again, for errors that pass by themselves."""
+_SPREAD: dict[type[errors.CallError], float] = {errors.Overloaded: 0.5}
+"""Share of that time by which it varies: callers that were refused together are not to come back together."""
 _LONGEST_TEXT, _LONGEST_NAME = 800, 200
 """Bytes of texts in a status: clients drop trailers beyond 8 KiB, and with them the code and every detail."""
 
@@ -30,6 +34,12 @@ STATUS: dict[type[errors.CallError], tuple[grpc.StatusCode, types_pb2.ErrorReaso
     errors.NodeWithoutVector: (grpc.StatusCode.NOT_FOUND, types_pb2.NODE_WITHOUT_VECTOR),
     errors.TypeNeeded: (_INVALID, types_pb2.TYPE_NEEDED),
     errors.NoSuchSpace: (_INVALID, types_pb2.NO_SUCH_SPACE),
+    errors.BadPageToken: (_INVALID, types_pb2.BAD_PAGE_TOKEN),
+    errors.BundleNotLoaded: (grpc.StatusCode.FAILED_PRECONDITION, types_pb2.BUNDLE_NOT_LOADED),
+    errors.NoScorer: (grpc.StatusCode.FAILED_PRECONDITION, types_pb2.NO_SCORER),
+    errors.Overloaded: (grpc.StatusCode.RESOURCE_EXHAUSTED, types_pb2.OVERLOADED),
+    errors.UnauthenticatedCaller: (grpc.StatusCode.UNAUTHENTICATED, types_pb2.UNAUTHENTICATED_CALLER),
+    errors.RoleNeeded: (grpc.StatusCode.PERMISSION_DENIED, types_pb2.ROLE_NEEDED),
     errors.NoBundle: (grpc.StatusCode.UNAVAILABLE, types_pb2.NO_BUNDLE),
     errors.ShuttingDown: (grpc.StatusCode.UNAVAILABLE, types_pb2.SHUTTING_DOWN),
     errors.DeadlinePassed: (grpc.StatusCode.DEADLINE_EXCEEDED, types_pb2.DEADLINE),
@@ -46,6 +56,13 @@ STATUS: dict[type[errors.CallError], tuple[grpc.StatusCode, types_pb2.ErrorReaso
 def code_of(error: errors.CallError) -> tuple[grpc.StatusCode, types_pb2.ErrorReason]:
     """Status code and reason of an error, found by its class."""
     return next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
+
+
+def reason_of(status: status_pb2.Status) -> str:
+    """The name of the reason in a status that ``status_of`` made."""
+    info = error_details_pb2.ErrorInfo()
+    status.details[0].Unpack(info)
+    return str(info.reason)
 
 
 def status_of(error: errors.CallError, request_id: str) -> status_pb2.Status:
@@ -80,7 +97,8 @@ def status_of(error: errors.CallError, request_id: str) -> status_pb2.Status:
     for kind, seconds in RETRY_AFTER_S.items():
         if isinstance(error, kind):
             delay = duration_pb2.Duration()
-            delay.FromMilliseconds(round(seconds * 1000))
+            spread = _SPREAD.get(kind, 0.0)
+            delay.FromMilliseconds(round(seconds * 1000 * random.uniform(1 - spread, 1 + spread)))
             details.append(error_details_pb2.RetryInfo(retry_delay=delay))
     packed = []
     for detail in details:

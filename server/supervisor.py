@@ -1,9 +1,9 @@
-"""``kithkin serve``: keeps a worker answering from the active bundle, whatever happens to bundles and workers.
+"""``kithkin serve``: keeps workers answering from the active bundle, whatever happens to bundles and workers.
 
 The supervisor uses no gRPC and loads no bundle. It holds the port (bound, not listening, with ``SO_REUSEPORT`` beside
-the worker that listens, so that nobody takes it while a worker is replaced), watches ``ACTIVE``, has each newly named
-bundle tried by a process of its own, and only then taken up by the worker, between two calls. What is refused changes
-nothing.
+the workers that listen, so that nobody takes it while one is replaced), watches ``ACTIVE``, has each newly named
+bundle tried by a process of its own, and only then taken up by the workers, one after the other, each between two
+calls. What is refused changes nothing.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import logging
 import os
 import selectors
 import signal
-import socket
 import sys
 import time
 from collections.abc import Callable
@@ -21,18 +20,22 @@ from pathlib import Path
 from types import FrameType
 
 from graph_store.settings import ServingSettings
-from model_store import layout
 from model_store.bundle_store import BundleStore
 from model_store.durable import replace_text
 from server import log
 from server.errors import StartError
+from server.fleet import Fleet
+from server.follower import FollowOrder
+from server.follower_process import FollowerProcess
+from server.metrics_page import forget, page_of_workers
+from server.port import reserve
+from server.quarantine import Quarantine
+from server.slot import Slot
+from server.uses import Uses
 from server.worker import Message, Order
 from server.worker_process import WorkerProcess
 
 _POLL_S = 0.5
-_STEADY_S = 60.0
-"""A worker that ran so long did not die of starting: the back-off begins anew."""
-_LONGEST_BACK_OFF_S = 30.0
 _LONGEST_TRIAL_S = 900.0
 """A trial that takes longer hangs; while it runs no other bundle is looked at."""
 _GRACE_S = 5.0
@@ -47,11 +50,13 @@ def serve(
     json_log: bool = False,
     log_level: int = logging.INFO,
     announce: Callable[[str], None] | None = None,
+    follow: FollowOrder | None = None,
 ) -> int:
     """Serve the active bundle of ``root`` until SIGTERM or SIGINT; returns the process's exit code.
 
     ``announce`` is told one line whenever another bundle serves (default: printed). ``port_file`` gets the port once
-    the server answers. Raises StartError where the port cannot be had.
+    the server answers. ``follow``: how the graph store is followed (None: it is not). Raises StartError where the port
+    cannot be had.
     """
     log.set_up(json_lines=json_log, level=log_level)
     supervisor = Supervisor(
@@ -61,12 +66,13 @@ def serve(
         json_log=json_log,
         log_level=log_level,
         announce=announce or _print,
+        follow=follow,
     )
     return supervisor.run()
 
 
 class Supervisor:
-    """One worker, and now and then a trial beside it."""
+    """The workers, and now and then a trial beside them."""
 
     def __init__(
         self,
@@ -77,24 +83,31 @@ class Supervisor:
         json_log: bool = False,
         log_level: int = logging.INFO,
         announce: Callable[[str], None],
+        follow: FollowOrder | None = None,
     ) -> None:
         self._store = BundleStore(root)
         self._settings = settings
         self._port_file = port_file
         self._json_log, self._log_level = json_log, log_level
         self._announce = announce
-        self._worker: WorkerProcess | None = None
-        self._serving = False
-        """Whether the worker has told that it serves."""
+        self._fleet = Fleet(
+            settings.workers, start=self._start, candidate=self._candidate, refused=self._refuse, settled=self._tell
+        )
         self._trial: WorkerProcess | None = None
+        self._trying_beside = False
+        """Whether the trial is of a bundle to be loaded beside the one that serves."""
+        self._quarantine = Quarantine(root)
+        self._uses = Uses(self._store)
+        self._follower = None if follow is None else FollowerProcess(follow)
+        shadowed = () if settings.shadow is None else (settings.shadow.version,)
+        self._untried = list(dict.fromkeys((*settings.beside, *shadowed)))
+        """Bundles to be loaded beside the one that serves, each after a trial of its own."""
+        self._beside: list[str] = []
+        """Those whose trial went well."""
         self._seen: tuple[str | None, int] | None = None
-        self._taking_up: str | None = None
-        """The bundle that the worker was told to load and has not told of since."""
-        self._good: str | None = None
-        """The bundle that served last, to start again where its worker dies."""
+        """What ACTIVE said when it was last followed."""
         self._refused = ""
-        self._deaths = 0
-        self._restart_at = 0.0
+        self._told: object = None
         self._stopping = False
         self._port = 0
 
@@ -102,22 +115,26 @@ class Supervisor:
         """Supervise until told to stop."""
         if self._port_file is not None and not self._port_file.absolute().parent.is_dir():
             raise StartError(f"no folder for the port file {self._port_file}", hint="Make it, or choose another file.")
-        reserved = _reserve(self._settings.host, self._settings.port)
+        reserved = reserve(self._settings.host, self._settings.port)
         # Not before the port is ours: the file may be that of the server which has it.
         self._clear_port_file()
-        self._port = reserved.getsockname()[1]
+        self._port = reserved[0].getsockname()[1]
         wake_read, wake_write = os.pipe()
         os.set_blocking(wake_write, False)
         os.set_blocking(wake_read, False)
         before_wakeup = signal.set_wakeup_fd(wake_write)
         before = {number: signal.signal(number, self._stop) for number in (signal.SIGTERM, signal.SIGINT)}
         try:
-            while not self._stopping:
-                self._look()
-                self._wait(wake_read)
-                self._listen()
-            self._end()
+            # The workers' numbers, those of ended ones included, are shown by the process that outlives them.
+            with page_of_workers(self._settings):
+                while not self._stopping:
+                    self._look()
+                    self._wait(wake_read)
+                    self._listen()
+                self._end()
         finally:
+            if self._follower is not None:
+                self._follower.stop()
             for process in self._all():
                 process.kill()
                 process.close()
@@ -126,112 +143,168 @@ class Supervisor:
                 signal.signal(number, handler)
             for descriptor in (wake_read, wake_write):
                 os.close(descriptor)
-            reserved.close()
+            for each in reserved:
+                each.close()
+            self._uses.keep(())
             self._clear_port_file()
         log.event(logging.INFO, "stopped")
         return 0
 
     def _look(self) -> None:
-        """Start what is missing: a worker, or a trial of a newly named bundle."""
+        """Start what is missing: workers, or a trial of a newly named bundle."""
+        self._hold()
         if self._trial is not None and time.monotonic() - self._trial.started > _LONGEST_TRIAL_S:
             self._trial.kill()
-        if self._trial is not None or time.monotonic() < self._restart_at:
-            return
-        token = self._token()
-        version = token[0]
-        news = token != self._seen and version is not None
-        if self._worker is None:
-            self._seen = token
-            self._serving = False
-            self._worker = self._start(version if news else self._good)
-        elif self._serving and news:
-            self._seen = token
-            self._trial = self._start(version, trial=True)
+        for slot in self._fleet.slots:
+            slot.look_after(self._settings.hang_s)
+        self._fleet.fill()
+        if self._follower is not None:
+            self._follower.look_after(self._fleet.good)
+        if self._trial is None and self._fleet.target is None and self._fleet.serving:
+            token = self._token()
+            if token != self._seen and token[0] is not None:
+                self._seen = token
+                self._try(token[0], beside=False)
+            elif self._untried and self._fleet.good is not None:
+                self._try(self._untried[0], beside=True)
+        self._hold()
 
-    def _start(self, version: str | None, *, trial: bool = False) -> WorkerProcess:
-        log.event(logging.INFO, "trying" if trial else "starting", bundle=version)
-        return WorkerProcess(
-            Order(
-                root=str(self._store.root.absolute()),
-                version=version,
-                trial=trial,
-                host=self._settings.host,
-                port=self._port,
-                settings=self._settings.model_dump(mode="json"),
-                refused_bundle=self._refused,
-                json_log=self._json_log,
-                log_level=self._log_level,
-            )
+    def _hold(self) -> None:
+        """Keep what is served, or about to be, from being pruned."""
+        workers = [slot.version for slot in self._fleet.slots]
+        trial = self._trial.version if self._trial is not None else None
+        used = (self._fleet.good, self._fleet.target, trial, *workers, *self._beside, *self._untried)
+        self._uses.keep(version for version in used if version is not None)
+
+    def _candidate(self) -> str | None:
+        """What to serve where no bundle is known to be good: the active one, or the newest that was not refused."""
+        self._seen = active, written = self._token()
+        if active is None:
+            return None
+        refused = self._quarantine.reasons(written)
+        if active in refused and not self._refused:
+            self._refused = refused[active]
+            log.event(logging.ERROR, "the active bundle was refused before", reason=self._refused)
+        versions = (active, *reversed(self._store.versions()))
+        return next((version for version in versions if version not in refused), None)
+
+    def _start(self, version: str | None) -> WorkerProcess:
+        log.event(logging.INFO, "starting", bundle=version)
+        return WorkerProcess(self._order(version, beside=tuple(self._beside)))
+
+    def _try(self, version: str, *, beside: bool) -> None:
+        log.event(logging.INFO, "trying", bundle=version, beside=beside)
+        self._trying_beside = beside
+        self._trial = WorkerProcess(self._order(version, trial=True))
+
+    def _order(self, version: str | None, *, trial: bool = False, beside: tuple[str, ...] = ()) -> Order:
+        return Order(
+            root=str(self._store.root.absolute()),
+            version=version,
+            trial=trial,
+            host=self._settings.host,
+            port=self._port,
+            settings=self._settings.model_dump(mode="json"),
+            beside=beside,
+            refused_bundle=self._refused,
+            json_log=self._json_log,
+            log_level=self._log_level,
         )
 
     def _listen(self) -> None:
         """Hear what the processes told, and see which have ended."""
-        for process in self._all():
-            # Asked in this order, the messages are all there are if it has ended.
-            ended = process.exit_code
-            for message in process.read():
-                self._hear(process, message)
-            if ended is None:
-                continue
-            process.close()
-            if process is self._trial:
-                self._trial = None
-                if not process.told:
-                    self._refuse(process.version, f"{process.version}: loading it ended a process by {_ending(ended)}")
-            elif process is self._worker:
-                self._worker = None
-                self._died(process, ended)
+        if self._trial is not None:
+            self._listen_to_trial(self._trial)
+        for slot in self._fleet.slots:
+            if slot.process is not None:
+                self._listen_to_worker(slot, slot.process)
+        self._tell_fleet()
 
-    def _hear(self, process: WorkerProcess, message: Message) -> None:
-        match message.kind:
-            case "tested":
-                if self._worker is not None and message.version is not None:
-                    self._taking_up = message.version
-                    self._worker.load(message.version)
-            case "serving":
-                process.version = self._good = message.version
-                self._serving, self._taking_up = True, None
-                if self._refused and self._seen is not None and message.version == self._seen[0]:
-                    self._refused = ""
-                    process.refuse("")
-                self._tell()
-            case "refused":
-                self._taking_up = None
-                self._refuse(message.version, message.reason)
-            case "failed":
-                raise StartError(message.reason)
-
-    def _refuse(self, version: str | None, reason: str) -> None:
-        self._refused = reason
-        log.event(logging.ERROR, "bundle refused", reason=reason, serving=self._good)
-        if version == self._good:
-            # What served is damaged by now: better to say so than to try for ever.
-            self._good = None
-        if self._worker is not None and self._serving:
-            self._worker.refuse(reason)
-
-    def _died(self, worker: WorkerProcess, ended: int) -> None:
-        """Start again what served, after a pause that doubles while it keeps dying."""
-        if not self._serving and worker.told:
-            # It refused its bundle and ended, as it should.
+    def _listen_to_trial(self, trial: WorkerProcess) -> None:
+        # Asked in this order, the messages are all there are if it has ended.
+        ended = trial.exit_code
+        version = trial.version or ""
+        for message in trial.read():
+            self._tried(version, message)
+        if ended is None:
             return
-        loading = self._taking_up if self._serving else worker.version
-        if loading is not None:
-            self._taking_up = None
-            self._refuse(loading, f"{loading}: loading it ended a process by {_ending(ended)}")
-        lived = time.monotonic() - worker.started
-        self._deaths = 0 if lived > _STEADY_S else self._deaths + 1
-        pause = min(0.25 * 2**self._deaths, _LONGEST_BACK_OFF_S) if self._deaths > 1 else 0.0
-        log.event(logging.ERROR, "worker died", bundle=worker.version, ending=_ending(ended), restart_in_s=pause)
-        self._restart_at = time.monotonic() + pause
+        trial.close()
+        self._trial = None
+        if not trial.told:
+            how = "loading it ended a process" if trial.loading else "its trial could not start, ended"
+            reason = f"{version}: {how} by {_ending(ended)}"
+            outcome = Message(kind="refused", version=version, reason=reason)
+            self._tried(version, outcome, blamed=trial.loading)
+
+    def _tried(self, version: str, outcome: Message, *, blamed: bool = True) -> None:
+        """What came of a trial; ``blamed``: by the bundle's fault."""
+        whole = outcome.kind == "tested"
+        if self._trying_beside:
+            self._untried.remove(version)
+            if whole:
+                self._beside.append(version)
+                for slot in self._fleet.slots:
+                    if slot.process is not None:
+                        slot.process.load_beside(version)
+            else:
+                log.event(logging.ERROR, "bundle beside refused", reason=outcome.reason)
+        elif whole:
+            self._fleet.change_over(version)
+        else:
+            self._refuse(version, outcome.reason, blamed=blamed)
+
+    def _listen_to_worker(self, slot: Slot, worker: WorkerProcess) -> None:
+        ended = worker.exit_code
+        for message in worker.read():
+            match message.kind:
+                case "serving":
+                    self._fleet.served(slot, message.version)
+                case "refused":
+                    self._fleet.refused(slot, message.version or "", message.reason)
+                case "failed":
+                    raise StartError(message.reason)
+                case _:
+                    slot.pong()
+        if ended is not None:
+            worker.close()
+            forget(worker.pid)
+            self._fleet.died(slot, _ending(ended))
+
+    def _refuse(self, version: str, reason: str, *, blamed: bool = True) -> None:
+        self._refused = reason
+        log.event(logging.ERROR, "bundle refused", reason=reason, serving=self._fleet.good)
+        if blamed:
+            self._quarantine.add(version, reason, self._written)
+        self._tell_refusal()
+
+    def _tell_refusal(self) -> None:
+        for slot in self._fleet.serving:
+            assert slot.process is not None
+            slot.process.refuse(self._refused)
+
+    def _tell_fleet(self) -> None:
+        """Whatever has changed of it."""
+        fleet = self._fleet
+        pids = [slot.process.pid for slot in fleet.serving if slot.process is not None]
+        news = (pids, fleet.count(), fleet.everywhere, self._written)
+        if news != self._told:
+            self._told = news
+            fleet.tell(self._written)
 
     def _tell(self) -> None:
+        """All workers that run serve what they should."""
+        good = self._fleet.good
+        if self._refused and self._seen is not None and good == self._seen[0]:
+            self._refused = ""
+            self._tell_refusal()
         place = f"{self._settings.host}:{self._port}"
-        if self._good is None:
+        serving, workers = len(self._fleet.serving), self._settings.workers
+        which = f" ({serving} of {workers} workers)" if workers > 1 else ""
+        if good is None:
             self._announce(f"waiting for a bundle on {place} (`kithkin build` publishes one)")
         else:
-            self._announce(f"serving {self._good} on {place}")
-        log.event(logging.INFO, "serving", bundle=self._good, host=self._settings.host, port=self._port)
+            self._announce(f"serving {good} on {place}{which}")
+        log.event(logging.INFO, "serving", bundle=good, host=self._settings.host, port=self._port, workers=serving)
         if self._port_file is not None:
             replace_text(self._port_file, f"{self._port}\n")
 
@@ -254,8 +327,9 @@ class Supervisor:
     def _end(self) -> None:
         if self._trial is not None:
             self._trial.kill()
-        if self._worker is not None:
-            self._worker.drain()
+        for slot in self._fleet.slots:
+            if slot.process is not None:
+                slot.process.drain()
         end = time.monotonic() + self._settings.drain_s + _GRACE_S
         while time.monotonic() < end and any(each.exit_code is None for each in self._all()):
             time.sleep(0.02)
@@ -268,49 +342,22 @@ class Supervisor:
         self._stopping = True
 
     def _all(self) -> list[WorkerProcess]:
-        return [each for each in (self._trial, self._worker) if each is not None]
+        processes = (self._trial, *(slot.process for slot in self._fleet.slots))
+        return [each for each in processes if each is not None]
+
+    @property
+    def _written(self) -> int:
+        """When the ACTIVE that was followed last was written."""
+        return 0 if self._seen is None else self._seen[1]
 
     def _token(self) -> tuple[str | None, int]:
         """What ACTIVE says and when it was last written: a bundle activated again is looked at again."""
         try:
-            return self._store.active(), (self._store.root / layout.ACTIVE).stat().st_mtime_ns
-        except FileNotFoundError:
-            return None, 0
+            return self._store.active(), self._store.written()
         except OSError as error:
             # A disk that does not answer for a moment is no reason to stop what serves.
             log.event(logging.ERROR, "ACTIVE cannot be read", error=str(error))
             return self._seen or (None, 0)
-
-
-def _reserve(host: str, port: int) -> socket.socket:
-    """A socket that holds the port without listening, beside which workers listen with ``SO_REUSEPORT``."""
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    except socket.gaierror as error:
-        raise StartError(f"serving.host {host!r} is no address: {error}", hint="Give a name or an address.") from None
-    # Once without sharing: another program's port, also another Kithkin's, must not be shared by accident.
-    # SO_REUSEADDR passes over connections that have just ended, and over whoever has it too and does not listen: the
-    # port that is held goes without where it can, so that it is seen before its worker listens.
-    reuse, share = socket.SO_REUSEADDR, socket.SO_REUSEPORT
-    for options in ((reuse,), (share,), (reuse, share)):
-        held = socket.socket(family, kind, protocol)
-        try:
-            for option in options:
-                held.setsockopt(socket.SOL_SOCKET, option, 1)
-            held.bind(address)
-        except OSError as error:
-            held.close()
-            if options == (share,):
-                continue
-            raise StartError(
-                f"cannot listen on {host}:{port}: {error.strerror}",
-                hint="Stop what holds the port, or choose another with --port (0: any free one).",
-            ) from None
-        if share in options:
-            break
-        address = held.getsockname()
-        held.close()
-    return held
 
 
 def _ending(code: int | None) -> str:

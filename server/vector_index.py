@@ -9,6 +9,10 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from server.planner import SearchPath
+from server.rescoring import best_candidates
+from server.selection import Selection
+
 Rows = NDArray[np.int64]
 Vectors = NDArray[np.float32]
 
@@ -25,6 +29,12 @@ class Found:
     """True where every candidate was scored."""
     scored: int
     """Candidates scored exactly."""
+    path: SearchPath = SearchPath.ALL
+    """What was read."""
+    truncated: bool = False
+    """It ended at the deadline, with the best so far (neural search)."""
+    network_calls: int = 0
+    """Of the neural scorer."""
 
 
 class VectorIndex(Protocol):
@@ -40,10 +50,17 @@ class VectorIndex(Protocol):
         """Vectors that can be found."""
         ...
 
-    def search(self, queries: Vectors, k: int, exclude: Sequence[Rows] | None = None) -> list[Found]:
-        """Search for each of ``queries`` float32 ``[B, dimension]``; ``exclude``: rows to leave out, one array a query.
+    def search(
+        self,
+        queries: Vectors,
+        k: int,
+        exclude: Sequence[Rows] | None = None,
+        allowed: Sequence[Selection | None] | None = None,
+    ) -> list[Found]:
+        """Search for each of ``queries`` float32 ``[B, dimension]``.
 
-        Fewer than k come back only where fewer than k are there.
+        ``exclude``: rows to leave out, one array a query; ``allowed``: rows that may be found, one selection a query
+        (None: all). Fewer than k come back only where fewer than k are there.
         """
         ...
 
@@ -62,15 +79,19 @@ def unit_rows(vectors: Vectors) -> Vectors:
     return np.asarray(vectors / np.where(lengths == 0, 1, lengths)[:, None], dtype=np.float32)
 
 
-def scores_of(vectors: Vectors, query: Vectors) -> Vectors:
-    """Inner products ``[N]`` of ``vectors [N, dimension]`` with one query, each row summed in the same order.
-
-    A matrix product sums a row differently by its place in the matrix, so equal vectors would not tie; this does not.
-    """
-    return np.asarray(np.einsum("ij,j->i", vectors, query), dtype=np.float32)
-
-
 def best_first(rows: Rows, scores: Vectors, k: int) -> tuple[Rows, Vectors]:
     """The k best by score, ties by row."""
+    if len(rows) > 8 * k:
+        # Of many candidates most are sorted in vain.
+        some = scores >= np.partition(scores, len(scores) - k)[len(scores) - k]
+        rows, scores = rows[some], scores[some]
     order = np.lexsort((rows, -scores))[:k]
     return rows[order], scores[order]
+
+
+def best_of_rows(vectors: Vectors, query: Vectors, k: int, rows: Rows, is_known: NDArray[np.bool_] | None) -> Found:
+    """The k best of the given rows, each scored; ``is_known``: which rows of all have a vector (None: every one)."""
+    if is_known is not None:
+        rows = rows[is_known[rows]]
+    best, scores = best_candidates(vectors, query, rows, None, min(k, len(rows)))
+    return Found(rows=best, scores=scores, exact=True, scored=len(rows), path=SearchPath.ROWS)

@@ -36,8 +36,10 @@ class WorkerProcess:
         finally:
             os.close(write_end)
         self._received = b""
+        self.loading = False
+        """Whether it came so far as to load its bundle."""
         self.told = False
-        """Whether it has sent a message."""
+        """Whether it has told what came of that."""
 
     def read(self) -> list[Message]:
         """Messages that have come since the last time."""
@@ -47,8 +49,11 @@ class WorkerProcess:
         except BlockingIOError:
             pass
         *lines, self._received = self._received.split(b"\n")
-        self.told = self.told or bool(lines)
-        return [Message(**json.loads(line)) for line in lines]
+        messages = [Message(**json.loads(line)) for line in lines]
+        self.loading = self.loading or any(each.kind == "loading" for each in messages)
+        told = [each for each in messages if each.kind != "loading"]
+        self.told = self.told or bool(told)
+        return told
 
     def load(self, version: str) -> None:
         """Take up another bundle; it tells when it serves it."""
@@ -58,6 +63,18 @@ class WorkerProcess:
         """Let GetStatus tell why a newer bundle was refused (empty: none is)."""
         self._tell({"refused_bundle": reason})
 
+    def load_beside(self, version: str) -> None:
+        """Load a further bundle beside the one that serves."""
+        self._tell({"beside": version})
+
+    def tell_fleet(self, fleet: dict[str, object]) -> None:
+        """Let it know what the other workers serve (the fields of ``server.state.Fleet``)."""
+        self._tell({"fleet": fleet})
+
+    def ping(self) -> None:
+        """Ask its event loop for a pong."""
+        self._tell({"ping": True})
+
     def drain(self) -> None:
         """Tell it to stop well."""
         self._tell({"drain": True})
@@ -65,6 +82,11 @@ class WorkerProcess:
     def kill(self) -> None:
         """Stop it at once."""
         self.process.kill()
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self.process.pid
 
     @property
     def exit_code(self) -> int | None:

@@ -35,14 +35,17 @@ class Batcher:
         seed: int,
         memory_mib: float = 4096,
         folder: Path | None = None,
+        features: NodeFeatures | None = None,
     ) -> None:
         """``memory_mib``: up to so much, the features of all nodes are held; else they are in files in ``folder``, or
-        without one made for each batch.
+        without one made for each batch. ``features``: those to read, where they are there already.
         """
         self.graph, self.shape = graph, shape
         self.types = tuple(node_type.name for node_type in graph.schema.node_types)
         self.offsets = np.array([graph.offsets[name] for name in self.types])
-        self.features = NodeFeatures(graph, transforms, memory_mib=memory_mib, folder=folder)
+        if features is None:
+            features = NodeFeatures(graph, transforms, memory_mib=memory_mib, folder=folder)
+        self.features = features
         self._layers = settings.layers
         self._medians = torch.tensor(shape.medians or (0.0,), dtype=torch.float32)
         self._sampler = (

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
+from training.link_matrix import LinkMatrix
+
+Product = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 _OVERSAMPLING = 10
 _POWER_ITERATIONS = 3
 _SMALL = 96
 
 
 def right_factors(matrix: Any, rank: int, seed: int) -> NDArray[np.float32]:
-    """The first right singular vectors ``[columns, rank]`` of a sparse or dense matrix, heaviest first.
+    """The first right singular vectors ``[columns, rank]`` of a matrix (sparse, dense or links), heaviest first.
 
     Randomised subspace iteration (Halko, Martinsson and Tropp 2011, algorithm 4.4), the same for the same seed; signs
     are fixed so that each vector's largest entry is positive. The rank is cut to what the matrix can have; columns
@@ -22,25 +26,33 @@ def right_factors(matrix: Any, rank: int, seed: int) -> NDArray[np.float32]:
     """
     rows, columns = matrix.shape
     rank = min(rank, rows, columns)
-    if rank == 0 or (sp.issparse(matrix) and matrix.nnz == 0):
+    if rank == 0 or (not isinstance(matrix, np.ndarray) and matrix.nnz == 0):
         return np.zeros((columns, max(rank, 1)), np.float32)
     if min(rows, columns) <= _SMALL and max(rows, columns) <= 100 * _SMALL:
-        dense = matrix.toarray() if sp.issparse(matrix) else np.asarray(matrix)
+        dense = matrix if isinstance(matrix, np.ndarray) else matrix.toarray()
         strength, right = np.linalg.svd(dense.astype(np.float64), full_matrices=False)[1:]
         right = np.where(strength[:rank] > 1e-9 * max(strength[0], 1e-30), right[:rank].T, 0.0)
     else:
         # Single precision: the subspace is what counts, and it is made orthonormal again after every product.
-        sparse = sp.issparse(matrix)
-        forward: Any = matrix.tocsr().astype(np.float32) if sparse else np.asarray(matrix, np.float32)
-        backward: Any = forward.T.tocsr() if sparse else forward.T
+        forward, backward = _products(matrix)
         sketch = min(rank + _OVERSAMPLING, rows, columns)
         basis = np.random.default_rng(seed).standard_normal((columns, sketch)).astype(np.float32)
         for _ in range(_POWER_ITERATIONS):
-            basis = _orthonormal(backward @ _orthonormal(forward @ basis))
-        right = _orthonormal(backward @ _orthonormal(forward @ basis))[:, :rank]
+            basis = _orthonormal(backward(_orthonormal(forward(basis))))
+        right = _orthonormal(backward(_orthonormal(forward(basis))))[:, :rank]
     largest = np.abs(right).argmax(axis=0)
     signs = np.sign(right[largest, np.arange(right.shape[1])])
     return np.ascontiguousarray(right * np.where(signs == 0, 1.0, signs), dtype=np.float32)
+
+
+def _products(matrix: Any) -> tuple[Product, Product]:
+    """Products with the matrix and with it transposed."""
+    if isinstance(matrix, LinkMatrix):
+        return matrix.times, matrix.transposed_times
+    sparse = sp.issparse(matrix)
+    forward: Any = matrix.tocsr().astype(np.float32) if sparse else np.asarray(matrix, np.float32)
+    backward: Any = forward.T.tocsr() if sparse else forward.T
+    return (lambda tall: forward @ tall), (lambda tall: backward @ tall)
 
 
 def _orthonormal(tall: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -63,5 +75,5 @@ def unit_rows(matrix: Any) -> Any:
 
 def idf(matrix: Any) -> NDArray[np.float64]:
     """``ln(1 + rows / rows with a value)`` per column."""
-    present = np.diff(matrix.tocsc().indptr)
+    present = matrix.column_counts() if isinstance(matrix, LinkMatrix) else np.diff(matrix.tocsc().indptr)
     return np.asarray(np.log1p(matrix.shape[0] / np.maximum(present, 1)))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import Any, cast
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,13 +21,14 @@ from model_store.features import (
     NumberBlock,
     TokenBlock,
     VectorBlock,
-    link_weight,
     numbers,
     token_counts,
     vectors,
 )
+from training.edge_kernels import row_spans
 from training.factorise import idf, right_factors, unit_rows
 from training.graph import Graph
+from training.link_matrix import LinkMatrix
 
 _BUCKETS = 1 << 18
 _KNOTS = 16
@@ -35,6 +37,7 @@ _MIN_TEXT_ROWS = 2
 _MAX_PAIRS = 40_000_000
 """Pairs of entities counted at most for co-engagement; heavier logs are thinned by user."""
 _MAX_PER_USER = 500
+_ROWS_AT_ONCE, _COLUMNS_AT_ONCE, _PAIRS_AT_ONCE = 65_536, 32, 1 << 21
 
 _ENGAGEMENT_BOUNDS = (0.5, 1.5)
 """A light engagement counts half the usual one, the heaviest three times the lightest: that it happened says most."""
@@ -159,7 +162,12 @@ def _fit_links(
     ]
     medians = tuple(median_weight(graph.csr(edge_type)) for edge_type in seen_near)
     bounds = _ENGAGEMENT_BOUNDS if role is RelationRole.ENGAGEMENT else (0.0, 0.0)
-    incidence = _incidence(graph, seen_near, medians, near, far)
+    incidence = LinkMatrix.of(
+        [graph.csr(each) for each in seen_near],
+        medians,
+        graph.num_nodes(far),
+        weighted=role is not RelationRole.ENGAGEMENT,
+    )
     if incidence.nnz == 0:
         return
     if role is RelationRole.ENGAGEMENT:
@@ -203,60 +211,49 @@ def median_weight(csr: Csr) -> float:
     return float(np.median(weight)) if len(weight) else 0.0
 
 
-def _incidence(
-    graph: Graph, edge_types: list[EdgeType], medians: tuple[float, ...], near: str, far: str
-) -> sp.csr_matrix:
-    shape = (graph.num_nodes(near), graph.num_nodes(far))
-    total = sp.csr_matrix(shape, dtype=np.float64)
-    for edge_type, median in zip(edge_types, medians, strict=True):
-        csr = graph.csr(edge_type)
-        total = total + sp.csr_matrix(
-            (link_weight(csr, median).astype(np.float64), np.asarray(csr.indices), np.asarray(csr.indptr)), shape=shape
-        )
-    return total.tocsr()
-
-
 def _incidence_factors(
-    incidence: sp.csr_matrix, square: bool, dimension: int, seed: int
+    incidence: LinkMatrix, square: bool, dimension: int, seed: int
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     scale = np.sqrt(idf(incidence))
     # With itself among its neighbours a node lies near those it is linked with, not only near those alike.
-    fitted = incidence + sp.identity(incidence.shape[0], format="csr") if square else incidence
-    weighted = unit_rows(fitted @ sp.diags(scale))
+    weighted = replace(incidence, column_scale=scale, diagonal=square).of_unit_rows()
     factors = right_factors(weighted, dimension, seed) * scale[:, None]
-    near = unit_rows(np.asarray(incidence @ factors))
-    return factors.astype(np.float32), near.astype(np.float32)
+    near = np.empty((incidence.shape[0], factors.shape[1]), np.float32)
+    for first in range(0, len(near), _ROWS_AT_ONCE):
+        last = min(first + _ROWS_AT_ONCE, len(near))
+        near[first:last] = unit_rows(incidence.times(factors, first, last))
+    return factors.astype(np.float32), near
 
 
 def _co_engagement_factors(
-    incidence: sp.csr_matrix, dimension: int, seed: int
+    present: LinkMatrix, dimension: int, seed: int
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Factors of the users and of the entities, from ``incidence`` ``[entities, users]``."""
-    present = (incidence > 0).astype(np.float64).tocsr()
-    counts = _shared_users(present, seed)
-    total = counts.data.sum()
-    if total == 0:
-        entities = right_factors(unit_rows(present).T.tocsr(), dimension, seed)
+    """Factors of the users and of the entities, from who engaged, ``present`` ``[entities, users]``."""
+    per_user = present.column_counts()
+    counts = _shared_users(present, per_user, seed)
+    if not counts.nnz:
+        ones = np.ones(present.nnz)
+        matrix = sp.csr_matrix((ones, present.indices, present.indptr), shape=present.shape)
+        entities = right_factors(unit_rows(matrix).T.tocsr(), dimension, seed)
     else:
-        marginal = np.asarray(counts.sum(axis=1)).ravel()
-        information = np.log(counts.data * total / (marginal[counts.row] * marginal[counts.col]))
-        keep = information > 0
-        ppmi = sp.csr_matrix((information[keep], (counts.row[keep], counts.col[keep])), shape=counts.shape)
-        entities = np.asarray(ppmi @ right_factors(ppmi, dimension, seed))
+        information = _mutual_information(counts)
+        factors = right_factors(information, dimension, seed).astype(np.float64)
+        entities = information.times(factors)
     entities = unit_rows(entities).astype(np.float32)
-    per_user = np.asarray(present.sum(axis=0)).ravel()
-    users = np.asarray(sp.diags(1.0 / np.maximum(per_user, 1.0)) @ (present.T @ entities))
-    return users.astype(np.float32), cast("NDArray[np.float32]", entities)
+    users = np.empty((present.shape[1], entities.shape[1]), np.float32)
+    share = 1.0 / np.maximum(per_user, 1.0)
+    for first in range(0, users.shape[1], _COLUMNS_AT_ONCE):
+        some = slice(first, first + _COLUMNS_AT_ONCE)
+        users[:, some] = share[:, None] * present.transposed_times(entities[:, some].astype(np.float64))
+    return users, entities
 
 
-def _shared_users(present: sp.csr_matrix, seed: int) -> Any:
-    """How many users each pair of entities shares (COO, without the diagonal)."""
-    by_user = present.T.tocsr()
-    degree = np.diff(by_user.indptr)
+def _shared_users(present: LinkMatrix, degree: NDArray[np.int64], seed: int) -> Any:
+    """How many users each pair of entities shares (CSR, without the diagonal); ``degree`` is the users'."""
     order = np.random.default_rng(seed).permutation(len(degree))
     pairs = np.cumsum(np.minimum(degree[order], _MAX_PER_USER).astype(np.float64) ** 2)
     chosen = np.sort(order[: max(1, int(np.searchsorted(pairs, _MAX_PAIRS, side="right")))])
-    thinned = by_user[chosen]
+    thinned = present.chosen_columns(chosen)
     heavy = np.diff(thinned.indptr) > _MAX_PER_USER
     if heavy.any():
         rng = np.random.default_rng(seed)
@@ -266,6 +263,28 @@ def _shared_users(present: sp.csr_matrix, seed: int) -> Any:
             thinned.data[row.start + drop] = 0.0
         thinned.eliminate_zeros()
     counts = (thinned.T @ thinned).tocsr()
-    counts.setdiag(0)
+    counts.sort_indices()
+    for first, last in row_spans([counts.indptr], _PAIRS_AT_ONCE):
+        run = slice(counts.indptr[first], counts.indptr[last])
+        rows = np.repeat(np.arange(first, last), np.diff(counts.indptr[first : last + 1]))
+        counts.data[run][counts.indices[run] == rows] = 0.0
     counts.eliminate_zeros()
-    return counts.tocoo()
+    return counts
+
+
+def _mutual_information(counts: Any) -> LinkMatrix:
+    """Positive pointwise mutual information of the pairs, in place of their counts."""
+    marginal = np.asarray(counts.sum(axis=1)).ravel()
+    total = marginal.sum()
+    for first, last in row_spans([counts.indptr], _PAIRS_AT_ONCE):
+        run = slice(counts.indptr[first], counts.indptr[last])
+        expected = np.repeat(marginal[first:last], np.diff(counts.indptr[first : last + 1]))
+        expected *= marginal[counts.indices[run]]
+        counts.data[run] = np.maximum(np.log(counts.data[run] * total / expected), 0.0)
+    counts.eliminate_zeros()
+    return LinkMatrix(
+        indptr=counts.indptr.astype(np.int64),
+        indices=counts.indices.astype(np.int32, copy=False),
+        weight=counts.data,
+        columns=counts.shape[1],
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Protocol
 
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from graph_store.schema import GraphSchema, Relation, RelationRole
 from model_store.csr import Csr, EdgeType
+from training.edge_kernels import NO_TIMES, NO_WEIGHT, kept_indptr, turned
 
 
 class Snapshot(Protocol):
@@ -56,11 +57,19 @@ class Graph:
         digest = hashlib.sha256(self.snapshot.content_hash.encode())
         for edge_type in self.edge_types:
             digest.update(edge_type.key.encode())
-            if edge_type in self._replaced:
-                csr = self._replaced[edge_type]
+            if self.differs(edge_type):
+                csr = self.csr(edge_type)
                 for array in (csr.indptr, csr.indices, csr.weight, csr.time):
                     digest.update(b"" if array is None else np.ascontiguousarray(array).data)
         return digest.hexdigest()
+
+    def differs(self, edge_type: EdgeType) -> bool:
+        """Whether the edges are other ones than the snapshot's."""
+        return edge_type in self._replaced
+
+    def shared(self, edge_type: EdgeType, make: Callable[[], Csr]) -> Csr:
+        """What ``make`` gives of the neighbours over one edge type; graphs that have these in common make it once."""
+        return make()
 
     def num_nodes(self, node_type: str) -> int:
         return self.snapshot.num_nodes(node_type)
@@ -98,9 +107,8 @@ def engagements(schema: GraphSchema) -> tuple[Relation, ...]:
 
 def kept_edges(csr: Csr, keep: NDArray[np.bool_]) -> Csr:
     """The adjacency with only the edges where ``keep`` is true, rows as before."""
-    total = np.concatenate([[0], np.cumsum(keep)])
     return Csr(
-        indptr=total[np.asarray(csr.indptr)].astype(np.int64),
+        indptr=kept_indptr(np.asarray(csr.indptr), keep),
         indices=np.asarray(csr.indices)[keep],
         weight=None if csr.weight is None else np.asarray(csr.weight)[keep],
         time=None if csr.time is None else np.asarray(csr.time)[keep],
@@ -109,12 +117,16 @@ def kept_edges(csr: Csr, keep: NDArray[np.bool_]) -> Csr:
 
 def transposed(csr: Csr, columns: int) -> Csr:
     """The same edges seen from the other end, neighbours ascending."""
-    rows = np.repeat(np.arange(csr.num_rows, dtype=np.int32), np.diff(csr.indptr))
-    order = np.argsort(csr.indices, kind="stable")
-    indptr = np.concatenate([[0], np.cumsum(np.bincount(csr.indices, minlength=columns))]).astype(np.int64)
+    indptr, indices, weight, time = turned(
+        np.asarray(csr.indptr),
+        np.asarray(csr.indices),
+        NO_WEIGHT if csr.weight is None else np.asarray(csr.weight),
+        NO_TIMES if csr.time is None else np.asarray(csr.time),
+        columns,
+    )
     return Csr(
         indptr=indptr,
-        indices=rows[order],
-        weight=None if csr.weight is None else np.asarray(csr.weight)[order],
-        time=None if csr.time is None else np.asarray(csr.time)[order],
+        indices=indices,
+        weight=None if csr.weight is None else weight,
+        time=None if csr.time is None else time,
     )

@@ -1,4 +1,4 @@
-"""Which engagements training may see: the newest of each user are kept for evaluation, the rest take turns."""
+"""Which engagements training may see: the newest of each user are kept for evaluation."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from numpy.typing import NDArray
 
 from graph_store.schema import Relation
 from model_store.csr import Csr, EdgeType
+from training.edge_kernels import row_spans
 from training.export.snapshot import NO_TIME
 from training.graph import Graph, Snapshot, engagements, kept_edges, transposed
 
 _LEAST_EVENTS = 3
 """A user with fewer engagements keeps them all for training."""
+_EDGES_AT_ONCE = 1 << 21
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,32 +38,49 @@ def split_newest(snapshot: Snapshot, share: float) -> Split:
     Earlier means kept by any engagement relation between the same types.
     Without times the choice is arbitrary but the same for the same snapshot (by a hash of the rows).
     """
-    replaced: dict[EdgeType, Csr] = {}
-    held_out: dict[EdgeType, Csr] = {}
     newest_of: dict[EdgeType, NDArray[np.bool_]] = {}
-    kept_pairs: dict[tuple[str, str], list[NDArray[np.int64]]] = defaultdict(list)
+    again_of: dict[EdgeType, NDArray[np.bool_]] = {}
+    groups: dict[tuple[str, str], list[EdgeType]] = defaultdict(list)
     for relation in engagements(snapshot.schema):
         edge_type = EdgeType(relation.triple)
-        csr = snapshot.csr(edge_type)
-        degree = np.diff(csr.indptr)
-        rows = np.repeat(np.arange(csr.num_rows), degree)
-        wanted = (
-            np.where(degree >= _LEAST_EVENTS, np.maximum(np.floor(degree * share), 1), 0) if share > 0 else degree * 0
-        )
-        newest = _place_from_newest(csr, rows, _salt(edge_type)) < wanted[rows]
-        columns = snapshot.num_nodes(relation.triple.target)
-        newest_of[edge_type] = newest
-        kept_pairs[relation.triple.source, relation.triple.target].append((rows * columns + csr.indices)[~newest])
-        replaced[edge_type] = kept_edges(csr, ~newest)
-        replaced[EdgeType(relation.triple, True)] = transposed(replaced[edge_type], columns)
-    # A pair that another relation keeps would be asked for while it carries messages.
-    for edge_type, newest in newest_of.items():
-        csr = snapshot.csr(edge_type)
-        rows = np.repeat(np.arange(csr.num_rows), np.diff(csr.indptr))
-        pairs = rows * snapshot.num_nodes(edge_type.neighbour_type) + csr.indices
-        again = np.isin(pairs, np.concatenate(kept_pairs[edge_type.node_type, edge_type.neighbour_type]))
-        held_out[edge_type] = kept_edges(csr, newest & ~again)
+        groups[edge_type.node_type, edge_type.neighbour_type].append(edge_type)
+        for found in (newest_of, again_of):
+            found[edge_type] = np.zeros(snapshot.csr(edge_type).num_edges, bool)
+    for (_, target), edge_types in groups.items():
+        whole = {each: snapshot.csr(each) for each in edge_types}
+        columns = snapshot.num_nodes(target)
+        # Some users at a time: what is held is the two masks, an edge a byte.
+        for first, last in row_spans([csr.indptr for csr in whole.values()], _EDGES_AT_ONCE):
+            pairs: dict[EdgeType, NDArray[np.int64]] = {}
+            for each, csr in whole.items():
+                part, span = csr.part(first, last), _edges(csr, first, last)
+                degree = np.diff(part.indptr)
+                rows = np.repeat(np.arange(last - first), degree)
+                wanted = (
+                    np.where(degree >= _LEAST_EVENTS, np.maximum(np.floor(degree * share), 1), 0)
+                    if share > 0
+                    else degree * 0
+                )
+                newest_of[each][span] = _place_from_newest(part, rows, _salt(each), first=first) < wanted[rows]
+                pairs[each] = rows * columns + part.indices
+            kept = np.concatenate(
+                [pairs[each][~newest_of[each][_edges(csr, first, last)]] for each, csr in whole.items()]
+            )
+            # A pair that another relation keeps would be asked for while it carries messages.
+            for each, csr in whole.items():
+                again_of[each][_edges(csr, first, last)] = np.isin(pairs[each], kept)
+    replaced: dict[EdgeType, Csr] = {}
+    held_out: dict[EdgeType, Csr] = {}
+    for each, newest in newest_of.items():
+        csr = snapshot.csr(each)
+        replaced[each] = kept_edges(csr, ~newest)
+        replaced[EdgeType(each.triple, True)] = transposed(replaced[each], snapshot.num_nodes(each.neighbour_type))
+        held_out[each] = kept_edges(csr, newest & ~again_of[each])
     return Split(graph=Graph(snapshot, replaced=replaced, derived=False), held_out=held_out, newest=newest_of)
+
+
+def _edges(csr: Csr, first: int, last: int) -> slice:
+    return slice(int(csr.indptr[first]), int(csr.indptr[last]))
 
 
 def first_held_out(split: Split, relation: Relation) -> NDArray[np.int64]:
@@ -81,52 +100,14 @@ def first_held_out(split: Split, relation: Relation) -> NDArray[np.int64]:
     return found
 
 
-@dataclass(frozen=True, kw_only=True)
-class Part:
-    """One turn of supervision: what is asked for, and the graph without it."""
-
-    message: Graph
-    users: NDArray[np.int64]
-    entities: NDArray[np.int64]
-    """Ends of the supervision pairs, as numbers in the column of all nodes."""
-
-
-def supervision_parts(graph: Graph, parts: int, seed: int) -> list[Part]:
-    """Split the engagements into ``parts``; each is asked for while the others carry the messages.
-
-    All engagements of one user with one entity fall into one part, so that no pair serves as both.
-    """
-    found = []
-    for part in range(parts):
-        replaced: dict[EdgeType, Csr] = {}
-        users, entities = [], []
-        for relation in engagements(graph.schema):
-            edge_type = EdgeType(relation.triple)
-            csr = graph.csr(edge_type)
-            rows = np.repeat(np.arange(csr.num_rows), np.diff(csr.indptr))
-            asked = _mixed(rows, np.asarray(csr.indices), seed) % np.uint64(parts) == part
-            replaced[edge_type] = kept_edges(csr, ~asked)
-            columns = graph.num_nodes(relation.triple.target)
-            replaced[EdgeType(relation.triple, True)] = transposed(replaced[edge_type], columns)
-            users.append(rows[asked] + graph.offsets[relation.triple.source])
-            entities.append(np.asarray(csr.indices)[asked].astype(np.int64) + graph.offsets[relation.triple.target])
-        found.append(
-            Part(
-                message=Graph(graph.snapshot, replaced=replaced, derived=False),
-                users=np.concatenate(users),
-                entities=np.concatenate(entities),
-            )
-        )
-    return found
-
-
 def _salt(edge_type: EdgeType) -> str:
     return f"holdout {edge_type.triple.key}"
 
 
-def _place_from_newest(csr: Csr, rows: NDArray[np.int64], salt: str) -> NDArray[np.int64]:
+def _place_from_newest(csr: Csr, rows: NDArray[np.int64], salt: str, *, first: int = 0) -> NDArray[np.int64]:
+    """How many of its row's edges are newer than each; ``first``: the node that the first row is of."""
     seed = int.from_bytes(salt.encode()[-7:], "little")
-    tie = _mixed(rows, np.asarray(csr.indices), seed)
+    tie = _mixed(rows + first, np.asarray(csr.indices), seed)
     age = np.zeros(csr.num_edges, np.int64) if csr.time is None else ~np.asarray(csr.time)
     order = np.lexsort((tie, age, rows))
     place = np.empty(csr.num_edges, np.int64)

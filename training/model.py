@@ -19,6 +19,8 @@ from training.transductive.factor_model import TRANSDUCTIVE, FactorModel
 
 FORMAT_VERSION = 1
 _DOCUMENT = "model.json"
+NEURAL = "neural"
+"""Folder of the neural scorer beside those of the spaces."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +34,9 @@ class TrainedModel:
     notes: tuple[str, ...] = ()
     """What was left out, and why, in sentences."""
     metrics: dict[str, dict[str, float]] = field(default_factory=dict)
-    """Per space: steps, last loss, seconds."""
+    """Per space: steps, last loss, seconds; of the neural scorer under ``neural``."""
+    neural: Path | None = None
+    """Folder of the neural scorer's files, where one was trained."""
 
     def summary(self) -> dict[str, Any]:
         """Plain values for a log: per space its steps, last loss and seconds, and the notes."""
@@ -49,6 +53,7 @@ class TrainedModel:
             "configuration": self.configuration,
             "notes": list(self.notes),
             "metrics": self.metrics,
+            "neural": self.neural is not None,
             "spaces": {name: _describe(model) for name, model in self.spaces.items()},
         }
         # Last: a folder with this file is whole.
@@ -78,6 +83,7 @@ class TrainedModel:
             configuration=document["configuration"],
             notes=tuple(document["notes"]),
             metrics=document["metrics"],
+            neural=folder / NEURAL if document.get("neural") else None,
         )
 
 

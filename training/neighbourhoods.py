@@ -27,8 +27,11 @@ class Neighbourhoods(Protocol):
     """Neighbours over some edge types, at most so many of each."""
 
     edge_types: tuple[EdgeType, ...]
-    medians: tuple[float, ...]
-    """Median weight per edge type; 0: the edges have no weight."""
+
+    @property
+    def medians(self) -> tuple[float, ...]:
+        """Median weight per edge type; 0: the edges have no weight."""
+        ...
 
     def lists(self, limit: int) -> dict[EdgeType, Csr]:
         """Per edge type at most ``limit`` neighbours of every node, the best first: what inference reads."""
@@ -45,7 +48,11 @@ class Heaviest:
     def __init__(self, graph: Graph, settings: SpaceSettings) -> None:
         self.graph, self.settings = graph, settings
         self.edge_types = graph.edge_types
-        self.medians = tuple(median_weight(graph.csr(each)) for each in self.edge_types)
+
+    @cached_property
+    def medians(self) -> tuple[float, ...]:
+        """See ``Neighbourhoods``."""
+        return _medians(self.graph)
 
     def lists(self, limit: int) -> dict[EdgeType, Csr]:
         """See ``Neighbourhoods``."""
@@ -53,10 +60,12 @@ class Heaviest:
 
     def sampler(self, *, limit: int, seed: int) -> Sampler:
         """See ``Neighbourhoods``."""
-        own = self.settings
-        return UniformSampler(
-            self.lists(limit), sizes(self.graph), fan_out=(own.sampled_fan_out,) * own.layers, seed=seed
-        )
+        own, graph = self.settings, self.graph
+        lists = {
+            each: graph.shared(each, lambda each=each: _timeless(top_neighbours(graph.csr(each), limit)))  # type: ignore[misc]
+            for each in self.edge_types
+        }
+        return UniformSampler(lists, sizes(graph), fan_out=(own.sampled_fan_out,) * own.layers, seed=seed)
 
 
 class MostVisited:
@@ -110,7 +119,11 @@ class MostRelevant:
     def __init__(self, graph: Graph, settings: SpaceSettings) -> None:
         self.graph, self.settings = graph, settings
         self.edge_types = graph.edge_types
-        self.medians = tuple(median_weight(graph.csr(each)) for each in self.edge_types)
+
+    @cached_property
+    def medians(self) -> tuple[float, ...]:
+        """See ``Neighbourhoods``."""
+        return _medians(self.graph)
 
     @cached_property
     def vectors(self) -> dict[str, NDArray[np.float32]]:
@@ -133,11 +146,8 @@ class MostRelevant:
     def sampler(self, *, limit: int, seed: int) -> Sampler:
         """See ``Neighbourhoods``; always the most relevant ``sampled_fan_out`` whose edges are not left out."""
         own = self.settings
-        # No example, no time to look back from: the times are left out.
-        timeless = {
-            each: Csr(indptr=csr.indptr, indices=csr.indices, weight=csr.weight)
-            for each, csr in self.lists(limit).items()
-        }
+        # No example, no time to look back from.
+        timeless = {each: _timeless(csr) for each, csr in self.lists(limit).items()}
         return RegionOfInterestSampler(
             timeless,
             sizes(self.graph),
@@ -166,6 +176,14 @@ def learned_types(graph: Graph, settings: SpaceSettings) -> dict[str, int]:
     """Number of nodes of the types that ``settings.learned`` gives learned vectors."""
     roles = {NodeRole(each) for each in settings.learned}
     return {each.name: graph.num_nodes(each.name) for each in graph.schema.node_types if each.role in roles}
+
+
+def _medians(graph: Graph) -> tuple[float, ...]:
+    return tuple(median_weight(graph.csr(each)) for each in graph.edge_types)
+
+
+def _timeless(csr: Csr) -> Csr:
+    return Csr(indptr=csr.indptr, indices=csr.indices, weight=csr.weight)
 
 
 def _by_rows(parts: list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]], rows: int) -> Csr:

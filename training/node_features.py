@@ -62,7 +62,7 @@ class NodeFeatures:
     def _whole(self, node_type: str, folder: Path | None) -> Floats:
         count = self.graph.num_nodes(node_type)
         shape = (count, self.transforms.width(node_type))
-        out = np.empty(shape, np.float32) if folder is None or not count else _file(folder, shape)
+        out = empty_rows(folder, shape)
         for first in range(0, count, _NODES_AT_ONCE):
             last = min(first + _NODES_AT_ONCE, count)
             out[first:last] = self._made(node_type, first, last)
@@ -77,8 +77,12 @@ class NodeFeatures:
         return {each: csr for each, csr in self.graph.links(node_type).items() if each in self._edge_types[node_type]}
 
 
-def _file(folder: Path, shape: tuple[int, int]) -> Floats:
-    """A memory-mapped file without a name: it is gone when the process ends, however it ends."""
+def empty_rows(folder: Path | None, shape: tuple[int, int]) -> Floats:
+    """An array to write into: with a folder a memory-mapped file without a name, which is gone when the process ends,
+    however it ends.
+    """
+    if folder is None or not shape[0]:
+        return np.empty(shape, np.float32)
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=folder) as file:
         return np.memmap(file, dtype=np.float32, mode="w+", shape=shape)

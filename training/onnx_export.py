@@ -36,7 +36,7 @@ def export_encoder(model: SpaceModel, node_type: str, path: Path, *, seed: int =
     if isinstance(model, FactorModel):
         onnx.save(model.online_onnx(node_type), str(path))
     else:
-        onnx.save(_EncoderGraph(model, node_type).build(), str(path))
+        onnx.save(EncoderGraph(model, node_type).build(), str(path))
     difference = _difference(model, node_type, path, seed)
     if not difference <= TOLERANCE:
         raise EncoderMismatch(
@@ -47,7 +47,7 @@ def export_encoder(model: SpaceModel, node_type: str, path: Path, *, seed: int =
     return difference
 
 
-class _EncoderGraph:
+class EncoderGraph:
     """``OnlineEncoder.forward`` as ONNX operators; names and shapes as in docs/architecture.md."""
 
     def __init__(self, model: SpaceModel, node_type: str) -> None:
@@ -56,7 +56,7 @@ class _EncoderGraph:
     def build(self) -> Any:
         model, encoder, graph = self.model, self.model.encoder, self.graph
         features = graph.input("features", TensorProto.FLOAT, ["N", model.shape.widths[self.node_type]])
-        state = focal = encoder.project_to_onnx(graph, self.node_type, features)
+        state, focal = self._start(features)
         signals = ""
         if model.shape.signal_width:
             matrix = graph.constant(model.get_buffer(f"signals_of_{self.node_type}"))
@@ -70,15 +70,14 @@ class _EncoderGraph:
             edges = self._edges()
             for layer, conv in enumerate(encoder.convs):
                 assert isinstance(conv, Convolution)
-                published = f"states_{layer}"
-                if layer == 0 and signals:
-                    published = graph.slice(published, 0, model.settings.hidden)
-                state = conv.to_onnx(graph, state, published, edges, focal)
-            if signals:
-                published = graph.slice("states_0", model.settings.hidden, model.state_widths[0])
-                signals = self._smoothed(signals, published, edges.member)
+                state = conv.to_onnx(graph, state, f"states_{layer}", edges, focal)
         self._finish(encoder.head_to_onnx(graph, self.node_type, features, state), state, signals)
         return graph.model(f"{model.shape.name}_{self.node_type}", {"vector": ["N", model.settings.dimension]})
+
+    def _start(self, features: str) -> tuple[str, str]:
+        """State of layer 0, and the focal state."""
+        state = self.model.encoder.project_to_onnx(self.graph, self.node_type, features)
+        return state, state
 
     def _edges(self) -> OnnxEdges:
         """``padded_edge_inputs``."""
@@ -99,18 +98,6 @@ class _EncoderGraph:
         inverse = graph.op("Div", graph.number(1.0), graph.op("Max", total, least))
         share = graph.op("Mul", raw, graph.op("MatMul", member, inverse))
         return OnnxEdges(type="edge_type", weight=graph.unsqueeze(weight, 2), share=share, mask=mask, member=member)
-
-    def _smoothed(self, signals: str, neighbours: str, member: str) -> str:
-        graph = self.graph
-        one = graph.number(1.0)
-        count = graph.sum(member, 1, keep=0)  # [N, edge types]
-        there = graph.op("Cast", graph.op("Greater", count, graph.number(0.0)), to=TensorProto.FLOAT)
-        present = graph.op("Max", graph.sum(there, 1, keep=1), one)
-        share = graph.unsqueeze(graph.op("Div", one, graph.op("Max", count, one)), 2)
-        share = graph.op("Div", graph.op("MatMul", member, share), graph.unsqueeze(present, 2))
-        mean = graph.sum(graph.op("Mul", share, neighbours), 1, keep=0)
-        scaled = graph.op("Mul", mean, graph.number(self.model.settings.smoothing))
-        return graph.unit(graph.op("Add", signals, scaled), 1e-12)
 
     def _finish(self, vector: str, state: str, signals: str) -> None:
         model, graph = self.model, self.graph

@@ -16,11 +16,15 @@ from graph_store.schema import NodeRole, NodeType
 from kithkin.v1 import model_service_pb2
 from model_store.csr import EdgeType
 from model_store.writer import BundleWriter
+from training.errors import CheckpointError
 from training.evaluation.report import EvaluationReport
+from training.focal_export import write_focal
 from training.graph import Graph, Snapshot, engagements
 from training.inference import embed
 from training.model import TrainedModel
 from training.neighbours import published_neighbours
+from training.neural_metric.publish import write_neural
+from training.node_features import NodeFeatures
 from training.onnx_export import export_encoder
 from training.space_model import SpaceModel
 
@@ -52,6 +56,7 @@ def write_contents(
             target=relation.triple.target,
             role=relation.role.value,
             edges=graph.csr(EdgeType(relation.triple)).num_edges,
+            timed=relation.time is not None,
         )
     for edge_type in graph.edge_types:
         limit = project.settings.publish.max_neighbours
@@ -59,6 +64,10 @@ def write_contents(
     model.transforms.save(writer.features_folder)
     for name, space in model.spaces.items():
         _write_space(writer, project, graph, model, name, space, progress or NoProgress())
+    if project.settings.training.neural.enabled:
+        if model.neural is None:
+            raise CheckpointError("training.neural is on, and no scorer was trained", hint="Run `kithkin train`.")
+        write_neural(writer, project, snapshot, model.neural, progress=progress)
     json_format.ParseDict(evaluation.to_json(), manifest.evaluation)
     json_format.ParseDict(
         {"training": model.configuration, "metrics": model.metrics, "notes": list(model.notes)}, manifest.configuration
@@ -129,6 +138,10 @@ def _write_space(
             feature_width=space.shape.widths[node_type],
             max_difference=difference,
         )
+    if space.shape.inner_product:
+        users = tuple(each for each in described if space.shape.roles[each] == NodeRole.USER.value)
+        features = NodeFeatures(graph, model.transforms, memory_mib=0)
+        write_focal(writer, manifest, space, features, graph, users)
 
 
 def _nodes(graph: Graph, node_type: NodeType) -> pa.Table:

@@ -15,7 +15,7 @@ from graph_store.schema import NodeRole
 from graph_store.settings import SpaceSettings
 from model_store.csr import EdgeType
 from model_store.features import FeatureTransforms
-from training.edge_inputs import members, padded_edge_inputs
+from training.edge_inputs import padded_edge_inputs
 from training.encoders import Batch, build_encoder
 from training.graph import Graph
 from training.neighbourhoods import learned_types, neighbourhoods
@@ -63,8 +63,8 @@ class SpaceModel(nn.Module):
     """Vectors of one space.
 
     Space of cosines: ``unit(P [encoder, signals])``: the trained encoder's vector beside the node's weighted feature
-    blocks, smoothed over its neighbours, both reduced by one SVD. Space of inner products: users
-    ``[encoder / temperature, 1]``, entities ``[encoder, bias]``.
+    blocks, both reduced by one SVD. Space of inner products: users ``[encoder / temperature, 1]``, entities
+    ``[encoder, bias]``.
     """
 
     projection: Tensor
@@ -91,10 +91,8 @@ class SpaceModel(nn.Module):
 
     @property
     def state_widths(self) -> tuple[int, ...]:
-        """Columns of the published states of each layer; layer 0 carries the signals too."""
-        if not self.settings.layers:
-            return ()
-        return (self.settings.hidden + self.shape.signal_width, *[self.settings.hidden] * (self.settings.layers - 1))
+        """Columns of the published states of each layer."""
+        return (self.settings.hidden,) * self.settings.layers
 
     def set_signals(self, matrices: Mapping[str, NDArray[np.float32]]) -> None:
         """Set the matrices ``[feature width, signal width]`` of the entity types."""
@@ -114,7 +112,7 @@ class SpaceModel(nn.Module):
         return found
 
     def finish(self, node_type: str, vector: Tensor, bias: Tensor, signals: Tensor) -> Tensor:
-        """The published vector [N, dimension] from the encoder's vector and bias, and the smoothed signals."""
+        """The published vector [N, dimension] from the encoder's vector and bias, and the signals."""
         if self.shape.inner_product:
             if self.shape.roles[node_type] == NodeRole.USER.value:
                 return torch.cat([vector / self.settings.temperature, torch.ones_like(bias)[:, None]], dim=1)
@@ -126,10 +124,6 @@ class SpaceModel(nn.Module):
     def joined(self, vector: Tensor, signals: Tensor) -> Tensor:
         """The encoder's vector beside the signals, before they are reduced."""
         return torch.cat([vector, self.settings.signals * signals], dim=1)
-
-    def smoothed(self, own: Tensor, neighbours: Tensor) -> Tensor:
-        """Own signals and the mean of the neighbours' (per edge type, then over those present), to unit length."""
-        return _unit(own + self.settings.smoothing * neighbours)
 
 
 class OnlineEncoder(nn.Module):
@@ -148,20 +142,12 @@ class OnlineEncoder(nn.Module):
         *states: Tensor,
     ) -> Tensor:
         model, encoder = self.model, self.model.encoder
-        hidden = model.settings.hidden
         state = focal = encoder.project(self.node_type, features)
         signals = model.signals(self.node_type, features)
         if edge_type is not None and weight is not None and mask is not None:
             edges = padded_edge_inputs(edge_type, weight, mask, model.medians)
             for conv, published in zip(encoder.convs, states, strict=True):
-                state = conv.forward_padded(state, published[..., :hidden], edges, focal)  # type: ignore[operator]
-            if model.shape.signal_width:
-                member = members(edge_type, mask, len(model.medians))
-                count = member.sum(1)  # [N, edge types]
-                present = (count > 0).to(features.dtype).sum(1, keepdim=True).clamp_min(1.0)
-                share = torch.einsum("nke,ne->nk", member, 1.0 / count.clamp_min(1.0)) / present
-                mean = torch.einsum("nk,nks->ns", share, states[0][..., hidden:])
-                signals = model.smoothed(signals, mean)
+                state = conv.forward_padded(state, published, edges, focal)  # type: ignore[operator]
         bias = encoder.bias[self.node_type](state)[:, 0]
         return model.finish(self.node_type, encoder.head(self.node_type, features, state), bias, signals)
 

@@ -30,7 +30,8 @@ from training.fit_features import fit_features
 from training.graph import Graph, Snapshot, engagements
 from training.holdout import split_newest
 from training.inference import embed_parts
-from training.model import TrainedModel
+from training.model import NEURAL, TrainedModel
+from training.neural_metric.train import prepare_neural, train_neural_metric
 from training.objectives import Objective, SimilarLoss, UserLoss, similar_tasks
 from training.run_log import RunLog
 from training.sampling import prefetch
@@ -80,6 +81,7 @@ def train(
     spaces: dict[str, SpaceModel] = {}
     metrics: dict[str, dict[str, float]] = {}
     configuration = settings.model_dump(mode="json")
+    neural = prepare_neural(project, snapshot.schema) if settings.neural.enabled else None
 
     with _reproducible(settings):
         first_stage = fit_features(
@@ -98,7 +100,9 @@ def train(
         )
         transforms = stages.transforms
         earlier = [] if warm is None else [warm_fingerprint(warm)]
-        start = fingerprint(snapshot.content_hash, configuration, limit, torch.__version__, *earlier)
+        # The spaces do not depend on the neural scorer: their checkpoints are those of either setting.
+        of_spaces = {key: value for key, value in configuration.items() if key != "neural"}
+        start = fingerprint(snapshot.content_hash, of_spaces, limit, torch.__version__, *earlier)
         workers = None
         if settings.workers > 1 and isinstance(snapshot, StoredSnapshot):
             from training.distributed.launch import Workers
@@ -182,13 +186,25 @@ def train(
                 metrics["user"] = fit(model, user_loss, edges, settings, folder / "user", start, resume, progress)
             spaces["user"] = model.cpu().eval()
 
+    # neural: a score of events and entities beside the spaces
+    if neural is not None:
+        trained_score = train_neural_metric(
+            split.graph, folder=folder / NEURAL, progress=progress, resume=resume, **neural
+        )
+        metrics[NEURAL] = trained_score.metrics
+
     if warm is not None:
         for name in taken.keys() & metrics.keys():
             metrics[name]["warm_tensors"] = float(taken[name])
     if workers is not None:
         notes += workers.notes()
     trained = TrainedModel(
-        transforms=transforms, spaces=spaces, configuration=configuration, notes=tuple(notes), metrics=metrics
+        transforms=transforms,
+        spaces=spaces,
+        configuration=configuration,
+        notes=tuple(notes),
+        metrics=metrics,
+        neural=folder / NEURAL if neural is not None else None,
     )
     trained.save(folder)
     return trained

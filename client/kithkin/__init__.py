@@ -4,9 +4,9 @@
 >>> client = Client("localhost:50051")
 >>> client.similar("1", top_k=3)
 
-`Client` and `AsyncClient` have the same methods. Everything else here is what they take (`kithkin.queries`), what they
-answer (`kithkin.types`) and the errors they raise (`kithkin.errors`). Importing the package costs little: gRPC is
-loaded with the first client class asked for.
+`Client` and `AsyncClient` have the same methods. Everything else here is what they take (`kithkin.queries`,
+`kithkin.filters`), what they answer (`kithkin.types`) and the errors they raise (`kithkin.errors`). Importing the
+package costs little: gRPC is loaded with the first client class asked for.
 """
 
 from __future__ import annotations
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from kithkin.errors import Unauthenticated as Unauthenticated
     from kithkin.errors import Unavailable as Unavailable
     from kithkin.errors import Unimplemented as Unimplemented
+    from kithkin.filters import F as F
+    from kithkin.filters import Filter as Filter
+    from kithkin.queries import Context as Context
     from kithkin.queries import Described as Described
     from kithkin.queries import Event as Event
     from kithkin.queries import Link as Link
@@ -44,11 +47,13 @@ if TYPE_CHECKING:
     from kithkin.types import IndexStatus as IndexStatus
     from kithkin.types import Node as Node
     from kithkin.types import Nodes as Nodes
+    from kithkin.types import Page as Page
     from kithkin.types import Reason as Reason
     from kithkin.types import Ref as Ref
     from kithkin.types import ResponseInfo as ResponseInfo
     from kithkin.types import Results as Results
     from kithkin.types import ScoredEntity as ScoredEntity
+    from kithkin.types import Scores as Scores
     from kithkin.types import SpaceStatus as SpaceStatus
     from kithkin.types import Status as Status
     from kithkin.types import Vector as Vector
@@ -73,7 +78,8 @@ _MODULES = {
         "Unavailable",
         "Unimplemented",
     ),
-    "queries": ("Described", "Event", "Link", "Tls"),
+    "filters": ("F", "Filter"),
+    "queries": ("Context", "Described", "Event", "Link", "Tls"),
     "types": (
         "Activation",
         "Batch",
@@ -84,11 +90,13 @@ _MODULES = {
         "IndexStatus",
         "Node",
         "Nodes",
+        "Page",
         "Reason",
         "Ref",
         "ResponseInfo",
         "Results",
         "ScoredEntity",
+        "Scores",
         "SpaceStatus",
         "Status",
         "Vector",

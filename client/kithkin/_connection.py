@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import math
 import os
 import re
@@ -30,6 +31,11 @@ OPTIONS: tuple[tuple[str, int], ...] = (
 )
 """Options of every channel."""
 
+IN_FLIGHT = 4
+"""Parts of one call that are under way at once."""
+
+Metadata = tuple[tuple[str, str], ...]
+
 _HOST_PORT = re.compile(r"(?P<host>\[[0-9A-Fa-f:.%\w]+\]|[^\[\]:/\s]+):(?P<port>\d{1,5})")
 _RESOLVERS = ("dns:", "ipv4:", "ipv6:", "unix:", "unix-abstract:", "xds:")
 _HEADER = re.compile(r"[0-9a-z_.-]+")
@@ -44,7 +50,7 @@ class Connection:
     target: str
     timeout: float
     policy: RetryPolicy
-    metadata: tuple[tuple[str, str], ...]
+    metadata: Metadata
     tls: Tls | None
     process_id: int
 
@@ -80,6 +86,18 @@ class Connection:
             process_id=os.getpid(),
         )
 
+    @classmethod
+    def local(cls, folder: str | PathLike[str], *, timeout: float) -> Connection:
+        """Of a client that answers in this process; raises TypeError or ValueError, naming the argument."""
+        return cls(
+            target=f"this process, bundle {os.fspath(folder)}",
+            timeout=seconds(timeout),
+            policy=RetryPolicy(retries=0),
+            metadata=(),
+            tls=None,
+            process_id=os.getpid(),
+        )
+
     def options(self) -> list[tuple[str, int | str]]:
         """Channel options."""
         options: list[tuple[str, int | str]] = list(OPTIONS)
@@ -97,7 +115,7 @@ class Connection:
             certificate_chain=_pem("certificate", self.tls.certificate),
         )
 
-    def call_metadata(self, request_id: str | None) -> tuple[str, tuple[tuple[str, str], ...]]:
+    def call_metadata(self, request_id: str | None) -> tuple[str, Metadata]:
         """The call's request id, a fresh one unless given, and its whole metadata."""
         chosen = uuid.uuid4().hex if request_id is None else request_id
         if not isinstance(chosen, str) or not _REQUEST_ID.fullmatch(chosen):
@@ -141,9 +159,13 @@ def _check_target(target: str) -> None:
 
 
 def _on_this_machine(target: str) -> bool:
-    return target.startswith(("unix:", "unix-abstract:")) or target.rpartition(":")[0].removeprefix("dns:").lstrip(
-        "/"
-    ).removeprefix("ipv4:") in ("localhost", "127.0.0.1", "[::1]")
+    if target.startswith(("unix:", "unix-abstract:")):
+        return True
+    host = target.rpartition(":")[0].removeprefix("dns:").lstrip("/").removeprefix("ipv4:").removeprefix("ipv6:")
+    try:
+        return ipaddress.ip_address(host.removeprefix("[").removesuffix("]")).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _header_name(name: str) -> str:

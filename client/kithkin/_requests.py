@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import operator
-from array import array
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from datetime import UTC, date, datetime
@@ -12,12 +11,13 @@ from typing import Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from kithkin.queries import Described, Entity, Event, Link, Value
-from kithkin.types import Node, Ref, ScoredEntity, Vector
+from kithkin._floats import float32
+from kithkin._scalars import INT64, plain
+from kithkin.queries import Context, Described, Entity, Event, Link, Value
+from kithkin.types import Fallback, Node, Ref, Score, ScoredEntity
 from kithkin.v1 import types_pb2 as wire
 
 _DESCRIBED_KEYS = tuple(f.name for f in fields(Described))
-_INT64 = range(-(2**63), 2**63)
 
 
 def exactly_one(call: str, **queries: object) -> None:
@@ -57,11 +57,50 @@ def many(name: str, items: Iterable[Any]) -> Iterable[Any]:
         items, Iterable
     ):
         raise TypeError(f"{name} must be a list, not {items!r}; for a single one write [{items!r}]")
+    if is_frame(items):
+        raise TypeError(f"{name} is a whole frame; give one of its columns, such as frame['id']")
     return items
 
 
-def refs(name: str, items: Iterable[Entity], type: str | None) -> list[wire.NodeRef]:
+def is_frame(items: Any) -> bool:
+    """True for a pandas or Polars frame: iterating over one gives its columns, not its rows."""
+    return hasattr(items, "columns") and (hasattr(items, "itertuples") or hasattr(items, "iter_rows"))
+
+
+def is_row(item: Any) -> bool:
+    """True for one row of an array; a scalar of NumPy has a shape too, of no length."""
+    return bool(getattr(item, "shape", None))
+
+
+def rows_of(frame: Any) -> Iterable[dict[str, Any]]:
+    """The rows of a frame by column name; cells without a value are left out."""
+    rows = frame.iter_rows(named=True) if hasattr(frame, "iter_rows") else frame.to_dict("records")
+    # pandas knows no value as None, NaN, NaT or NA; a list is none of them.
+    return ({key: value for key, value in row.items() if not _missing(value)} for row in rows)
+
+
+def _missing(value: Any) -> bool:
+    return value is None or type(value).__name__ in ("NAType", "NaTType") or (value != value) is True
+
+
+class SharedRefs:
+    """A list of nodes that many requests hold, made into messages once for each type."""
+
+    def __init__(self, name: str, items: Iterable[Entity]) -> None:
+        self._name, self._items = name, list(many(name, items))
+        self._made: dict[str | None, list[wire.NodeRef]] = {}
+
+    def of(self, type: str | None) -> list[wire.NodeRef]:
+        """The messages; `type` is for nodes that do not say theirs."""
+        if type not in self._made:
+            self._made[type] = refs(self._name, self._items, type)
+        return self._made[type]
+
+
+def refs(name: str, items: Iterable[Entity] | SharedRefs, type: str | None) -> list[wire.NodeRef]:
     """A list of nodes; `type` is for those that do not say theirs."""
+    if isinstance(items, SharedRefs):
+        return items.of(type)
     return [ref(name, item, type) for item in many(name, items)]
 
 
@@ -95,25 +134,6 @@ def _id(name: str, value: object) -> str:
     raise TypeError(f"{name}: an entity is an id such as '1', ('Type', 'id'), a Ref or a result, not {value!r}")
 
 
-def vector_message(values: Iterable[float]) -> wire.Vector:
-    """A vector of finite floats."""
-    if isinstance(values, str | bytes | bytearray):
-        raise TypeError("vector must be numbers, not text or bytes")
-    try:
-        floats = array("f", values)
-    except (TypeError, ValueError) as error:
-        raise TypeError(f"vector must be a flat list of numbers: {error}") from None
-    if not floats:
-        raise ValueError("vector is empty")
-    for i, value in enumerate(floats):
-        if not math.isfinite(value):
-            raise ValueError(f"vector[{i}] is {value} as float32; every value must be finite")
-    message = wire.Vector(values=floats)
-    if isinstance(values, Vector):
-        message.space, message.bundle_version = values.space, values.bundle_version
-    return message
-
-
 def described_entity(value: Described | Mapping[str, Any], type: str | None) -> wire.DescribedEntity:
     """A described entity; `type` is for one that does not say its own."""
     if isinstance(value, Mapping):
@@ -128,7 +148,7 @@ def described_entity(value: Described | Mapping[str, Any], type: str | None) -> 
         raise TypeError(f"described must be a kithkin.Described or a dict of its fields, not {value!r}")
     message = wire.DescribedEntity(type=text("described.type", value.type or type))
     for name, item in value.properties.items():
-        message.properties[name].CopyFrom(_property(name, item))
+        message.properties[name].CopyFrom(property_value(name, item))
     message.links.extend(
         wire.DescribedLink(relation=link.relation, node=ref("links", link.node), weight=_weight("links", link.weight))
         for link in _links(value.links)
@@ -159,6 +179,46 @@ def event(item: Event | Entity, type: str | None) -> wire.Event:
     return message
 
 
+def context_message(context: Context | Entity, type: str | None) -> wire.Context:
+    """What a user looks at; `type` is for an entity that does not say its own."""
+    whole = context if isinstance(context, Context) else Context(entity=context)
+    message = wire.Context(concepts=refs("context.concepts", whole.concepts, None))
+    if whole.entity is not None:
+        message.entity.CopyFrom(ref("context.entity", whole.entity, type))
+    elif not message.concepts:
+        raise ValueError("context says nothing: give the entity that is looked at, or concepts, or both")
+    return message
+
+
+def fallback_value(fallback: Fallback | None) -> wire.Fallback:
+    """What may be answered instead."""
+    if fallback is None:
+        return wire.FALLBACK_UNSPECIFIED
+    if fallback != "popular":
+        raise ValueError(f"fallback must be None or 'popular', not {fallback!r}")
+    return wire.FALLBACK_POPULAR
+
+
+def score_value(score: Score | None) -> wire.Score:
+    """What ranks."""
+    if score is None:
+        return wire.SCORE_UNSPECIFIED
+    if score != "neural":
+        raise ValueError(f"score must be None or 'neural', not {score!r}")
+    return wire.NEURAL
+
+
+def number(name: str, value: float, least: float = -math.inf, most: float = math.inf) -> float:
+    """A finite number between two."""
+    if isinstance(value, bool) or not isinstance(plain(value), int | float):
+        raise TypeError(f"{name} must be a number, not {value!r}")
+    if not math.isfinite(value):
+        raise ValueError(f"{name} must be finite, not {value!r}")
+    if not least <= value <= most:
+        raise ValueError(f"{name} must be between {least:g} and {most:g}, not {value!r}")
+    return float(value)
+
+
 def _weight(name: str, weight: float | None) -> float:
     if weight is None:
         return 0.0
@@ -169,24 +229,26 @@ def _weight(name: str, weight: float | None) -> float:
     return number
 
 
-def _property(name: str, value: Value) -> wire.PropertyValue:
-    plain = _plain(value)
-    if plain is None:
+def property_value(name: str, value: Value) -> wire.PropertyValue:
+    single = plain(value)
+    if single is None:
         return wire.PropertyValue()
-    if isinstance(plain, str):
-        return wire.PropertyValue(string_value=plain)
-    if isinstance(plain, bool):
-        return wire.PropertyValue(bool_value=plain)
-    if isinstance(plain, int):
-        if plain not in _INT64:
-            raise ValueError(f"property {name!r}: {plain} does not fit in 64 bits")
-        return wire.PropertyValue(int_value=plain)
-    if isinstance(plain, float):
-        return wire.PropertyValue(float_value=plain)
-    if isinstance(plain, date):
-        return wire.PropertyValue(time_value=_time(plain))
-    if isinstance(plain, Iterable) and not isinstance(plain, bytes | bytearray | Mapping):
-        values = [_plain(item) for item in plain]
+    if isinstance(single, str):
+        return wire.PropertyValue(string_value=single)
+    if isinstance(single, bool):
+        return wire.PropertyValue(bool_value=single)
+    if isinstance(single, int):
+        if single not in INT64:
+            raise ValueError(f"property {name!r}: {single} does not fit in 64 bits")
+        return wire.PropertyValue(int_value=single)
+    if isinstance(single, float):
+        return wire.PropertyValue(float_value=single)
+    if isinstance(single, date):
+        return wire.PropertyValue(time_value=_time(single))
+    if getattr(getattr(single, "dtype", None), "kind", "") in ("f", "i", "u"):
+        return wire.PropertyValue(vector_value=wire.FloatList(values=float32(single)))
+    if isinstance(single, Iterable) and not isinstance(single, bytes | bytearray | Mapping):
+        values = [plain(item) for item in single]
         if all(isinstance(item, str) for item in values):
             return wire.PropertyValue(strings_value=wire.StringList(values=values))
         if all(isinstance(item, int | float) and not isinstance(item, bool) for item in values):
@@ -194,13 +256,6 @@ def _property(name: str, value: Value) -> wire.PropertyValue:
     raise TypeError(
         f"property {name!r}: a value is text, a number, a bool, a time, a list of texts or a vector, not {value!r}"
     )
-
-
-def _plain(value: Any) -> Any:
-    """Python's own value for NumPy's scalars."""
-    if getattr(getattr(value, "dtype", None), "kind", "") == "M":
-        value = value.astype("datetime64[us]")  # a datetime64[ns] would become a bare integer
-    return value.item() if hasattr(value, "item") and not isinstance(value, Iterable) else value
 
 
 def _time(value: date) -> Timestamp:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import cast
 
-from grpc_health.v1 import health_pb2
+from google.protobuf import wrappers_pb2
 
+from kithkin._floats import vector
 from kithkin._translation import from_status
 from kithkin.errors import KithkinError
 from kithkin.types import (
@@ -22,15 +22,16 @@ from kithkin.types import (
     Metric,
     Node,
     Nodes,
+    Page,
     PropertyValue,
     Reason,
     Ref,
     ResponseInfo,
     Results,
     ScoredEntity,
+    Scores,
     SpaceStatus,
     Status,
-    Vector,
     Vectors,
 )
 from kithkin.v1 import model_service_pb2 as model
@@ -38,6 +39,7 @@ from kithkin.v1 import retrieval_service_pb2 as retrieval
 from kithkin.v1 import types_pb2 as wire
 
 _FALLBACKS: dict[int, Fallback | None] = {wire.FALLBACK_UNSPECIFIED: None, wire.FALLBACK_POPULAR: "popular"}
+_HEALTH: dict[int, Health] = {1: "SERVING", 2: "NOT_SERVING", 3: "SERVICE_UNKNOWN"}
 _METRICS: dict[int, Metric] = {model.COSINE: "cosine", model.INNER_PRODUCT: "inner_product"}
 
 
@@ -68,10 +70,23 @@ def batch(
     return Batch(tuple(outcomes), _info(response.info, request_id))
 
 
-def vectors(response: retrieval.EmbedEntitiesResponse, request_id: str) -> Vectors:
-    """Answer of `EmbedEntities`."""
-    found = tuple(Vector(item.values, item.space, item.bundle_version) for item in response.vectors)
-    return Vectors(found, _info(response.info, request_id))
+def scores(response: retrieval.ScorePairsResponse, request_id: str) -> Scores:
+    """Answer of `ScorePairs`."""
+    outcomes: list[float | KithkinError] = []
+    for item in response.items:
+        match item.WhichOneof("outcome"):
+            case "score":
+                outcomes.append(item.score)
+            case "error":
+                outcomes.append(from_status(item.error, request_id))
+            case _:
+                raise ValueError("a pair has neither a score nor an error")
+    return Scores(tuple(outcomes), _info(response.info, request_id))
+
+
+def vectors(response: retrieval.EmbedEntitiesResponse | retrieval.EmbedUsersResponse, request_id: str) -> Vectors:
+    """Answer of `EmbedEntities` and `EmbedUsers`."""
+    return Vectors(tuple(map(vector, response.vectors)), _info(response.info, request_id))
 
 
 def explanation(response: retrieval.ExplainSimilarityResponse, request_id: str) -> Explanation:
@@ -82,12 +97,20 @@ def explanation(response: retrieval.ExplainSimilarityResponse, request_id: str) 
         score=response.score if response.HasField("score") else None,
         reasons=tuple(_reason(item) for item in response.reasons),
         info=_info(response.info, request_id),
+        explained_score=response.explained_score if response.HasField("explained_score") else None,
+        rest=response.rest,
     )
 
 
 def nodes(response: retrieval.GetEntityResponse, request_id: str) -> Nodes:
     """Answer of `GetEntity` by name."""
     return Nodes(tuple(_node(item) for item in response.nodes), _info(response.info, request_id))
+
+
+def page(response: retrieval.ListEntitiesResponse, request_id: str) -> Page:
+    """Answer of `ListEntities`."""
+    found = tuple(_node(item) for item in response.nodes)
+    return Page(found, _info(response.info, request_id), response.next_page_token)
 
 
 def node(response: retrieval.GetEntityResponse, request_id: str) -> Node:
@@ -105,6 +128,9 @@ def status(response: model.GetStatusResponse, request_id: str) -> Status:
         uptime=response.uptime.ToTimedelta(),
         worker_pid=response.worker_pid,
         refused_bundle=response.refused_bundle,
+        workers=response.workers,
+        workers_serving=response.workers_serving,
+        beside=tuple(response.beside),
     )
 
 
@@ -132,9 +158,9 @@ def activation(response: model.ActivateBundleResponse | model.RollbackBundleResp
     return Activation(response.version, response.previous_version)
 
 
-def health(response: health_pb2.HealthCheckResponse, request_id: str) -> Health:
-    """Answer of gRPC's own health check."""
-    return cast(Health, health_pb2.HealthCheckResponse.ServingStatus.Name(response.status))
+def health(response: wrappers_pb2.Int32Value, request_id: str) -> Health:
+    """Answer of gRPC's own health check, whose single field is the number of a state."""
+    return _HEALTH.get(response.value, "UNKNOWN")
 
 
 def _bundle(message: model.BundleStatus) -> BundleStatus:
@@ -175,6 +201,8 @@ def _info(message: wire.ResponseInfo, request_id: str) -> ResponseInfo:
         shortfall_reason=message.shortfall_reason,
         server_time=message.server_time.ToTimedelta(),
         request_id=request_id,
+        filter_passed=message.filter_passed if message.HasField("filter_passed") else None,
+        network_calls=message.network_calls,
     )
 
 

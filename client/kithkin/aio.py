@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from os import PathLike
 from types import TracebackType
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, NoReturn, ParamSpec, TypeVar
 
 import grpc.aio
 
-from kithkin import _calls
-from kithkin._calls import Call
-from kithkin._connection import Connection
+from kithkin._calls import batches, entities, operations, search
+from kithkin._calls.call import Call, Pages, Split, not_sent
+from kithkin._connection import IN_FLIGHT, Connection, Metadata
+from kithkin._local import AsyncLocalChannel, open_service
 from kithkin._method import dress
 from kithkin._translation import translated
 from kithkin.errors import KithkinError
 from kithkin.queries import Tls
+from kithkin.types import Node
 
 A = TypeVar("A")
 P = ParamSpec("P")
@@ -29,27 +33,47 @@ def _awaited(build: Callable[P, Call[A]]) -> Callable[Concatenate[AsyncClient, P
     return method
 
 
+def _in_parts(build: Callable[P, Split[A]]) -> Callable[Concatenate[AsyncClient, P], Coroutine[Any, Any, A]]:
+    async def method(self: AsyncClient, /, *args: P.args, **kwargs: P.kwargs) -> A:
+        return await self._run_parts(build(*args, **kwargs))
+
+    dress(method, build)
+    return method
+
+
+def _by_pages(build: Callable[P, Pages]) -> Callable[Concatenate[AsyncClient, P], AsyncIterator[Node]]:
+    def method(self: AsyncClient, /, *args: P.args, **kwargs: P.kwargs) -> AsyncIterator[Node]:
+        return self._each(build(*args, **kwargs))
+
+    dress(method, build, "AsyncIterator[Node]")
+    return method
+
+
 class AsyncClient:
     """Calls a Kithkin server from asyncio; arguments and methods are those of `kithkin.Client`, each call is awaited.
 
     It may be made anywhere, and belongs to the event loop of its first call. A cancelled task cancels its call on the
-    server too. Use it in an ``async with`` block or await `close`.
+    server too. ``list_entities`` is for ``async for``. Use it in an ``async with`` block or await `close`.
     """
 
-    similar = _awaited(_calls.similar)
-    recommend = _awaited(_calls.recommend)
-    similar_batch = _awaited(_calls.similar_batch)
-    recommend_batch = _awaited(_calls.recommend_batch)
-    users_for = _awaited(_calls.users_for)
-    embed = _awaited(_calls.embed)
-    explain = _awaited(_calls.explain)
-    get = _awaited(_calls.get)
-    find = _awaited(_calls.find)
-    status = _awaited(_calls.status)
-    bundles = _awaited(_calls.bundles)
-    activate = _awaited(_calls.activate)
-    rollback = _awaited(_calls.rollback)
-    health = _awaited(_calls.health)
+    similar = _awaited(search.similar)
+    recommend = _awaited(search.recommend)
+    users_for = _awaited(search.users_for)
+    similar_batch = _in_parts(batches.similar_batch)
+    recommend_batch = _in_parts(batches.recommend_batch)
+    score_pairs = _in_parts(batches.score_pairs)
+    embed = _in_parts(entities.embed)
+    embed_users = _in_parts(entities.embed_users)
+    explain = _awaited(entities.explain)
+    get = _awaited(entities.get)
+    find = _awaited(entities.find)
+    list_entities = _by_pages(entities.list_entities)
+    list_entities_page = _awaited(entities.list_entities_page)
+    status = _awaited(operations.status)
+    bundles = _awaited(operations.bundles)
+    activate = _awaited(operations.activate)
+    rollback = _awaited(operations.rollback)
+    health = _awaited(operations.health)
 
     def __init__(
         self,
@@ -62,7 +86,7 @@ class AsyncClient:
         metadata: Mapping[str, str] | None = None,
         insecure: bool = False,
     ) -> None:
-        self._connection = Connection.create(
+        connection = Connection.create(
             target,
             timeout=timeout,
             retries=retries,
@@ -71,11 +95,30 @@ class AsyncClient:
             metadata=metadata,
             insecure=insecure,
         )
-        self._credentials = self._connection.credentials()
-        self._channel: grpc.aio.Channel | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._methods: dict[str, Callable[..., Any]] = {}
-        self._closed = False
+        credentials, options = connection.credentials(), connection.options()
+
+        def open_() -> grpc.aio.Channel:
+            if credentials is None:
+                return grpc.aio.insecure_channel(target, options=options)
+            return grpc.aio.secure_channel(target, credentials, options=options)
+
+        self._start(connection, open_)
+
+    @classmethod
+    def local(
+        cls, bundle: str | PathLike[str], *, timeout: float = 5.0, settings: Mapping[str, Any] | None = None
+    ) -> AsyncClient:
+        """Answers from a bundle in this process, without a server: the same calls, answers and errors.
+
+        Arguments and errors are those of `kithkin.Client.local`. Opening a bundle reads it, about a second a gigabyte:
+        ``await asyncio.to_thread(AsyncClient.local, folder)`` where the event loop must not wait.
+        """
+        connection = Connection.local(bundle, timeout=timeout)
+        client = cls.__new__(cls)
+        channel = AsyncLocalChannel(open_service(bundle, settings))
+        client._start(connection, lambda: channel)
+        client._channel = channel
+        return client
 
     async def close(self) -> None:
         """Closes the connection; calls under way end with `Cancelled`. Closing twice is fine."""
@@ -94,28 +137,77 @@ class AsyncClient:
     def __repr__(self) -> str:
         return f"<kithkin.AsyncClient {self._connection.target}{' closed' if self._closed else ''}>"
 
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a kithkin.AsyncClient holds a connection and cannot be pickled: make one in each process")
+
+    def _start(self, connection: Connection, open_: Callable[[], Any]) -> None:
+        self._connection, self._open = connection, open_
+        self._channel: Any = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._methods: dict[str, Callable[..., Any]] = {}
+        self._closed = False
+
     async def _run(self, call: Call[A]) -> A:
+        request_id, metadata = self._connection.call_metadata(call.request_id)
+        return await self._send(call, request_id, metadata, self._connection.deadline(call.timeout))
+
+    async def _run_parts(self, split: Split[A]) -> A:
         connection = self._connection
-        request_id, metadata = connection.call_metadata(call.request_id)
-        tries = connection.policy.start(connection.deadline(call.timeout))
+        request_id, metadata = connection.call_metadata(split.request_id)
+        end = time.monotonic() + connection.deadline(split.timeout)
+        turn = asyncio.Semaphore(IN_FLIGHT)
+        failed: list[KithkinError] = []
+
+        async def part(call: Call[Any]) -> Any:
+            async with turn:
+                left = end - time.monotonic()
+                if failed or left <= 0:
+                    return failed[0] if failed else not_sent(request_id)
+                try:
+                    return await self._send(call, request_id, metadata, left)
+                except KithkinError as error:
+                    if split.whole:
+                        failed.append(error)
+                    return error
+
+        tasks = [asyncio.ensure_future(part(call)) for call in split.parts]
+        try:
+            return split.join(await asyncio.gather(*tasks))
+        finally:
+            for task in tasks:
+                task.cancel()
+
+    async def _each(self, pages: Pages) -> AsyncIterator[Node]:
+        page = await self._run(pages.first)
+        for node in page:
+            yield node
+        while page.next_page_token:
+            page = await self._run(pages.following(page.next_page_token))
+            for node in page:
+                yield node
+
+    async def _send(self, call: Call[A], request_id: str, metadata: Metadata, timeout: float) -> A:
+        connection = self._connection
+        tries = connection.policy.start(timeout)
         method = self._method(call.path)
         while True:
             try:
                 with translated(connection.target, request_id):
                     payload = await method(call.request, timeout=tries.remaining(), metadata=metadata)
-                return call.answer(payload, request_id)
             except KithkinError as error:
                 wait = None if call.once else tries.wait_after(error)
                 if wait is None:
                     raise
-            await asyncio.sleep(wait)
+                await asyncio.sleep(wait)
+            else:
+                return call.answer(payload, request_id)
 
     def _method(self, path: str) -> Callable[..., Any]:
         if self._closed:
             raise RuntimeError("this client is closed; make a new one")
         self._connection.check_process()
         loop = asyncio.get_running_loop()
-        if self._channel is None:
+        if self._loop is None:
             # Not before the first call: a channel binds itself to the loop it is made in.
             self._channel, self._loop = self._open(), loop
         elif loop is not self._loop:
@@ -123,9 +215,3 @@ class AsyncClient:
         if path not in self._methods:
             self._methods[path] = self._channel.unary_unary(path, None, None)
         return self._methods[path]
-
-    def _open(self) -> grpc.aio.Channel:
-        target, options = self._connection.target, self._connection.options()
-        if self._credentials is None:
-            return grpc.aio.insecure_channel(target, options=options)
-        return grpc.aio.secure_channel(target, self._credentials, options=options)

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from os import PathLike
 from types import TracebackType
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, NoReturn, ParamSpec, TypeVar
 
 import grpc
 
-from kithkin import _calls
-from kithkin._calls import Call
-from kithkin._connection import Connection
+from kithkin._calls import batches, entities, operations, search
+from kithkin._calls.call import Call, Pages, Split, not_sent
+from kithkin._connection import IN_FLIGHT, Connection, Metadata
+from kithkin._local import LocalChannel, open_service
 from kithkin._method import dress
 from kithkin._translation import translated
 from kithkin.errors import KithkinError
 from kithkin.queries import Tls
+from kithkin.types import Node
 
 A = TypeVar("A")
 P = ParamSpec("P")
@@ -26,6 +30,22 @@ def _blocking(build: Callable[P, Call[A]]) -> Callable[Concatenate[Client, P], A
         return self._run(build(*args, **kwargs))
 
     dress(method, build)
+    return method
+
+
+def _in_parts(build: Callable[P, Split[A]]) -> Callable[Concatenate[Client, P], A]:
+    def method(self: Client, /, *args: P.args, **kwargs: P.kwargs) -> A:
+        return self._run_parts(build(*args, **kwargs))
+
+    dress(method, build)
+    return method
+
+
+def _by_pages(build: Callable[P, Pages]) -> Callable[Concatenate[Client, P], Iterator[Node]]:
+    def method(self: Client, /, *args: P.args, **kwargs: P.kwargs) -> Iterator[Node]:
+        return self._each(build(*args, **kwargs))
+
+    dress(method, build, "Iterator[Node]")
     return method
 
 
@@ -48,20 +68,24 @@ class Client:
     `kithkin.KithkinError` where it fails, TypeError or ValueError where an argument is wrong.
     """
 
-    similar = _blocking(_calls.similar)
-    recommend = _blocking(_calls.recommend)
-    similar_batch = _blocking(_calls.similar_batch)
-    recommend_batch = _blocking(_calls.recommend_batch)
-    users_for = _blocking(_calls.users_for)
-    embed = _blocking(_calls.embed)
-    explain = _blocking(_calls.explain)
-    get = _blocking(_calls.get)
-    find = _blocking(_calls.find)
-    status = _blocking(_calls.status)
-    bundles = _blocking(_calls.bundles)
-    activate = _blocking(_calls.activate)
-    rollback = _blocking(_calls.rollback)
-    health = _blocking(_calls.health)
+    similar = _blocking(search.similar)
+    recommend = _blocking(search.recommend)
+    users_for = _blocking(search.users_for)
+    similar_batch = _in_parts(batches.similar_batch)
+    recommend_batch = _in_parts(batches.recommend_batch)
+    score_pairs = _in_parts(batches.score_pairs)
+    embed = _in_parts(entities.embed)
+    embed_users = _in_parts(entities.embed_users)
+    explain = _blocking(entities.explain)
+    get = _blocking(entities.get)
+    find = _blocking(entities.find)
+    list_entities = _by_pages(entities.list_entities)
+    list_entities_page = _blocking(entities.list_entities_page)
+    status = _blocking(operations.status)
+    bundles = _blocking(operations.bundles)
+    activate = _blocking(operations.activate)
+    rollback = _blocking(operations.rollback)
+    health = _blocking(operations.health)
 
     def __init__(
         self,
@@ -74,7 +98,7 @@ class Client:
         metadata: Mapping[str, str] | None = None,
         insecure: bool = False,
     ) -> None:
-        self._connection = Connection.create(
+        connection = Connection.create(
             target,
             timeout=timeout,
             retries=retries,
@@ -83,13 +107,31 @@ class Client:
             metadata=metadata,
             insecure=insecure,
         )
-        credentials, options = self._connection.credentials(), self._connection.options()
+        credentials, options = connection.credentials(), connection.options()
         if credentials is None:
-            self._channel = grpc.insecure_channel(target, options=options)
+            channel = grpc.insecure_channel(target, options=options)
         else:
-            self._channel = grpc.secure_channel(target, credentials, options=options)
-        self._methods: dict[str, Callable[..., Any]] = {}
-        self._closed = False
+            channel = grpc.secure_channel(target, credentials, options=options)
+        self._start(connection, channel)
+
+    @classmethod
+    def local(
+        cls, bundle: str | PathLike[str], *, timeout: float = 5.0, settings: Mapping[str, Any] | None = None
+    ) -> Client:
+        """Answers from a bundle in this process, without a server: the same calls, answers and errors.
+
+        Args:
+            bundle: Folder of a bundle, or a folder of bundles (``.kithkin/models``), of which the active one is taken.
+            timeout: Seconds each call may take.
+            settings: Of the section ``[serving]`` of kithkin.toml, such as ``{"max_top_k": 50}``.
+
+        Needs the distribution ``kithkin-service``; raises ImportError where it is not installed, and its errors where
+        the bundle cannot be opened.
+        """
+        connection = Connection.local(bundle, timeout=timeout)
+        client = cls.__new__(cls)
+        client._start(connection, LocalChannel(open_service(bundle, settings)))
+        return client
 
     def close(self) -> None:
         """Closes the connection; calls under way end with `Cancelled`. Closing twice is fine."""
@@ -107,21 +149,66 @@ class Client:
     def __repr__(self) -> str:
         return f"<kithkin.Client {self._connection.target}{' closed' if self._closed else ''}>"
 
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a kithkin.Client holds a connection and cannot be pickled: make one in each process")
+
+    def _start(self, connection: Connection, channel: Any) -> None:
+        self._connection, self._channel = connection, channel
+        self._methods: dict[str, Callable[..., Any]] = {}
+        self._closed = False
+
     def _run(self, call: Call[A]) -> A:
+        request_id, metadata = self._connection.call_metadata(call.request_id)
+        return self._send(call, request_id, metadata, self._connection.deadline(call.timeout))
+
+    def _run_parts(self, split: Split[A]) -> A:
         connection = self._connection
-        request_id, metadata = connection.call_metadata(call.request_id)
-        tries = connection.policy.start(connection.deadline(call.timeout))
+        request_id, metadata = connection.call_metadata(split.request_id)
+        end = time.monotonic() + connection.deadline(split.timeout)
+        failed: list[KithkinError] = []
+
+        def part(call: Call[Any]) -> Any:
+            left = end - time.monotonic()
+            if failed or left <= 0:
+                return failed[0] if failed else not_sent(request_id)
+            try:
+                return self._send(call, request_id, metadata, left)
+            except KithkinError as error:
+                if split.whole:
+                    failed.append(error)
+                return error
+
+        if len(split.parts) == 1:
+            return split.join([part(split.parts[0])])
+        with ThreadPoolExecutor(IN_FLIGHT, thread_name_prefix="kithkin-part") as pool:
+            try:
+                return split.join(list(pool.map(part, split.parts)))
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+
+    def _each(self, pages: Pages) -> Iterator[Node]:
+        page = self._run(pages.first)
+        yield from page
+        while page.next_page_token:
+            page = self._run(pages.following(page.next_page_token))
+            yield from page
+
+    def _send(self, call: Call[A], request_id: str, metadata: Metadata, timeout: float) -> A:
+        connection = self._connection
+        tries = connection.policy.start(timeout)
         method = self._method(call.path)
         while True:
             try:
                 with translated(connection.target, request_id):
                     payload = method(call.request, timeout=tries.remaining(), metadata=metadata)
-                return call.answer(payload, request_id)
             except KithkinError as error:
                 wait = None if call.once else tries.wait_after(error)
                 if wait is None:
                     raise
-            time.sleep(wait)
+                time.sleep(wait)
+            else:
+                return call.answer(payload, request_id)
 
     def _method(self, path: str) -> Callable[..., Any]:
         if self._closed:

@@ -1,4 +1,4 @@
-"""What calls take beside plain ids: described entities, their links, events, and how to secure the connection."""
+"""What calls take beside plain ids: described entities, their links, events, contexts, how to secure the connection."""
 
 from __future__ import annotations
 
@@ -46,6 +46,16 @@ class Event:
     entity: Entity
     weight: float | None = None
     time: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Context:
+    """What a user looks at now: with the user it is the focal point of a region of interest."""
+
+    entity: Entity | None = None
+    """The entity being looked at."""
+    concepts: Iterable[Entity] = ()
+    """Concepts that were chosen, with their types: ``[("Genre", "noir")]``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

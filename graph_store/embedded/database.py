@@ -165,6 +165,8 @@ class EmbeddedDatabase:
         held = _HELD.search(message)
         if held or "Could not set lock" in message:
             return _locked(self.path, int(held.group(1)) if held else 0)
+        if "empty database under READ ONLY" in message:
+            return StoreUnavailable(f"there is no graph at {self.path} any more", hint="Run `kithkin ingest` first.")
         if "cannot be a directory" in message:
             return ConfigError("is a folder, not a store", key="store.uri", value=str(self.path))
         if "Cannot open file" in message or "Permission denied" in message:

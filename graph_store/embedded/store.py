@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import pyarrow as pa
 
+from graph_store.embedded.change_log import ChangeLog
 from graph_store.embedded.database import EmbeddedDatabase, quoted
 from graph_store.embedded.tables import Table, column_type, is_complete, missing, read_tables, relation_properties
 from graph_store.embedded.values import plain_values
@@ -18,6 +20,7 @@ from graph_store.rows import difference, edge_rows, node_rows, not_in, present_i
 from graph_store.schema import GraphSchema, Property, PropertyType, Relation, Triple
 from graph_store.settings import StoreSettings
 from graph_store.store import Counts, Neighbour, QueryResult, Written
+from graph_store.written import Logged, WrittenSince, logged
 
 _CHANGED_AT_ONCE = 50_000
 """Rows changed or deleted by one statement: bounds the memory that its join takes."""
@@ -31,6 +34,7 @@ class EmbeddedStore:
     def __init__(self, schema: GraphSchema, database: EmbeddedDatabase) -> None:
         self._schema = schema
         self._database = database
+        self._log = ChangeLog(database.path)
         self._known: tuple[int, dict[str, Table]] | None = None
 
     @classmethod
@@ -75,7 +79,7 @@ class EmbeddedStore:
         properties = [name for name in rows.column_names if name != "id"]
         diff = difference(rows, self._nodes_there(node_type, rows, properties), ["id"])
         if diff.new.num_rows or diff.changed.num_rows:
-            with self._database.transaction():
+            with self._noted(logged(node_type, "upsert", diff.new, diff.changed)):
                 if diff.new.num_rows:
                     columns = ", ".join(quoted(name) for name in diff.new.column_names)
                     self._database.with_rows(f"COPY {quoted(node_type)}({columns}) FROM arrow_rows", diff.new)
@@ -104,7 +108,9 @@ class EmbeddedStore:
         diff = difference(rows, there, keys)
         gone = not_in(there.select(list(keys)), rows, keys) if replace else there.slice(0, 0)
         if diff.new.num_rows or diff.changed.num_rows or gone.num_rows:
-            with self._database.transaction():
+            what = relation.triple.key
+            noted = logged(what, "delete", gone) + logged(what, "upsert", diff.new, diff.changed)
+            with self._noted(noted):
                 self._delete(relation, gone)
                 self._change(relation, diff.changed, properties)
                 self._copy_edges(relation, diff.new)
@@ -122,7 +128,7 @@ class EmbeddedStore:
         self._need(node_type)
         there = present_in(self._nodes_there(node_type, rows, []), rows, ["id"])
         if there.num_rows:
-            with self._database.transaction():
+            with self._noted(logged(node_type, "delete", there)):
                 for part in _parts(there):
                     self._database.with_rows(
                         f"LOAD FROM arrow_rows MATCH (n:{quoted(node_type)} {{id: c0}}) DETACH DELETE n", part
@@ -137,9 +143,17 @@ class EmbeddedStore:
         self._need(triple.name)
         there = present_in(self._edges_there(relation, rows, list(keys[2:])), rows, keys)
         if there.num_rows:
-            with self._database.transaction():
+            with self._noted(logged(triple.key, "delete", there)):
                 self._delete(relation, there)
         return Written(deleted=there.num_rows)
+
+    @contextmanager
+    def _noted(self, changes: Sequence[Logged]) -> Iterator[None]:
+        """A transaction, and then a line of it in the log."""
+        before = self._database.token()
+        with self._database.transaction():
+            yield
+        self._log.append(before, self._database.token(), changes)
 
     def _copy_edges(self, relation: Relation, rows: pa.Table) -> None:
         if not rows.num_rows:
@@ -331,6 +345,14 @@ class EmbeddedStore:
     def state_token(self) -> str:
         """Moves with every commit; see ``GraphStore``."""
         return self._database.token()
+
+    def log_position(self) -> str:
+        """The state; see ``GraphStore``."""
+        return self._database.token()
+
+    def written_since(self, position: str) -> WrittenSince | None:
+        """What the log beside the file tells; see ``GraphStore``."""
+        return self._log.since(position, self._database.token())
 
     def _tables(self) -> dict[str, Table]:
         generation = self._database.settle()

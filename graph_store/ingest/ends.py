@@ -22,11 +22,11 @@ class Ends:
         self._connection, self._schema = connection, schema
         self._index = {node_type.name: index for index, node_type in enumerate(schema.node_types)}
 
-    def gather(self, store: GraphStore, sources: Sequence[Staged]) -> None:
+    def gather(self, store: GraphStore | None, sources: Sequence[Staged]) -> None:
         """Collect the ids of the store and of the node sources, for the types that edges of this load reach."""
         reached = {end for staged in sources if isinstance(staged.declared, Relation) for end in _types(staged)}
         # Counts know which types the store has tables for: before the first ingest there are none to scan.
-        held = store.counts().nodes
+        held = store.counts().nodes if store is not None else {}
         for name, index in self._index.items():
             for table in ("stored", "loaded", "created"):
                 self._connection.execute(f"CREATE TABLE {table}{index} (id VARCHAR)")
@@ -35,7 +35,7 @@ class Ends:
             for staged in sources:
                 if isinstance(staged.declared, NodeType) and staged.declared.name == name:
                     self._connection.execute(f"INSERT INTO loaded{index} SELECT id FROM {staged.table}")
-            if not held.get(name):
+            if store is None or not held.get(name):
                 continue
             pending: list[pa.RecordBatch] = []
             for batch in store.scan_nodes(name, columns=()):

@@ -87,7 +87,7 @@ def open_bytes(file: Path) -> Iterator[IO[bytes]]:
 
 
 def input_fingerprint(project: Project) -> str:
-    """Hash over the bytes of all source files and the declaration of schema and sources.
+    """Hash over the bytes of all source files and the declaration of schema, sources and checks.
 
     Two equal fingerprints mean that an ingest would write the same. Raises InputError where a file is missing.
     """
@@ -96,6 +96,7 @@ def input_fingerprint(project: Project) -> str:
         "schema": project.schema.model_dump(mode="json"),
         "sources": [source.model_dump(mode="json") for source in project.sources],
         "ingest": project.settings.ingest.model_dump(mode="json"),
+        "checks": [check.model_dump(mode="json") for check in project.checks],
     }
     digest.update(json.dumps(declaration, sort_keys=True).encode())
     files = {file for source in project.sources for file in source_files(project, source)}

@@ -14,13 +14,16 @@ from graph_store.ingest.staging import Staged
 from graph_store.schema import NodeType
 from graph_store.settings import IngestSettings
 
-KEPT = 100_000
-"""Bad rows written per source; beyond this many more of the same help nobody."""
+Row = tuple[int, int, str, str | None, str]
+"""File (its place among the source's), line, column, value, reason."""
 _SHOWN = 3
 
 
 class Rejects:
     """The bad rows of one ingest, in the DuckDB table ``rejects``."""
+
+    KEPT = 100_000
+    """Bad rows written per source; beyond this many more of the same help nobody."""
 
     def __init__(self, connection: duckdb.DuckDBPyConnection, folder: Path) -> None:
         self._connection, self._folder = connection, folder
@@ -35,7 +38,7 @@ class Rejects:
         for staged in sources:
             rows = self._connection.execute(
                 f"SELECT file, line, col, value, reason FROM rejects WHERE source = {staged.number} "
-                f"ORDER BY file, line, col LIMIT {KEPT}"
+                f"ORDER BY file, line, col LIMIT {self.KEPT}"
             ).fetchall()
             distinct = self._connection.execute(
                 f"SELECT count(*) FROM (SELECT DISTINCT file, line FROM rejects WHERE source = {staged.number})"
@@ -43,7 +46,7 @@ class Rejects:
             malformed = sum(raw.bad_rows - len(raw.bad) for raw in staged.files)
             self.counts[staged.number] = int(distinct[0]) + malformed
             if rows:
-                self.files[staged.number] = self._write(staged, rows)
+                self.files[staged.number] = self.write_rows(staged, rows)
 
     def check(self, sources: Sequence[Staged], settings: IngestSettings) -> None:
         """TooManyRejects for the first source past its limit, with its first bad rows and where all of them are."""
@@ -78,14 +81,15 @@ class Rejects:
             "declaration, or raise ingest.reject_share or ingest.reject_floor.",
         )
 
-    def _write(self, staged: Staged, rows: list[tuple[int, int, str, str | None, str]]) -> Path:
+    def write_rows(self, staged: Staged, rows: Sequence[Row], *, ending: str = "csv") -> Path:
+        """One CSV of these rows of a source: file, line, column, value, reason, row."""
         texts = self._texts(staged, rows)
         self._folder.mkdir(parents=True, exist_ok=True)
         stem = inner_name(staged.files[0].file).stem
         filled = staged.declared.name if isinstance(staged.declared, NodeType) else staged.declared.triple.key
-        path = self._folder / f"{stem}.{filled}.csv"
-        if path in self.files.values():
-            path = self._folder / f"{stem}.{filled}.{staged.number}.csv"
+        path = self._folder / f"{stem}.{filled}.{ending}"
+        if path.exists():
+            path = self._folder / f"{stem}.{filled}.{staged.number}.{ending}"
         with path.open("w", encoding="utf-8", newline="") as stream:
             writer = csv.writer(stream)
             writer.writerow(["file", "line", "column", "value", "reason", "row"])
@@ -94,7 +98,7 @@ class Rejects:
                 writer.writerow([staged.files[file].file, line, column, value, reason, text])
         return path
 
-    def _texts(self, staged: Staged, rows: list[tuple[int, int, str, str | None, str]]) -> dict[tuple[int, int], str]:
+    def _texts(self, staged: Staged, rows: Sequence[Row]) -> dict[tuple[int, int], str]:
         """The rows as they stand in the files."""
         texts: dict[tuple[int, int], str] = {}
         for index, raw in enumerate(staged.files):

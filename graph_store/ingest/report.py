@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from graph_store.errors import InputError
 from graph_store.store import Written
 
 
@@ -31,6 +32,42 @@ class SourceReport:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Offender:
+    """A row that fails a check."""
+
+    file: Path
+    line: int
+    """1-based, header included."""
+    column: str
+    value: str | None
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CheckReport:
+    """One declared check after the rows were staged."""
+
+    name: str
+    """Such as ``Movie: range year 1880 to 2030``."""
+    level: str
+    """error or warn."""
+    checked: int
+    """Rows looked at; nodes or edges for required, unique and has."""
+    failed: int
+    allowed: int
+    """How many may fail (``tolerance``)."""
+    first: tuple[Offender, ...]
+    """The first that fail, in the order of sources, files and lines."""
+    rejects: tuple[Path, ...]
+    """CSVs with all rows that fail: file, line, column, value, reason and the raw row."""
+
+    @property
+    def passed(self) -> bool:
+        """True where no more rows fail than may."""
+        return self.failed <= self.allowed
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class IngestReport:
     """What one ingest did."""
 
@@ -38,6 +75,10 @@ class IngestReport:
     created_nodes: dict[str, Written]
     """By node type: nodes that exist because an edge names them (``create_source``, ``create_target``)."""
     seconds: float
+    checks: tuple[CheckReport, ...] = ()
+    """The declared checks, in their order."""
+    failure: InputError | None = None
+    """What an ingest would have ended with; only ``check`` reports it, ``ingest`` raises it."""
 
     @property
     def rejected(self) -> int:

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import duckdb
 
-from graph_store.errors import ConfigError
+from graph_store.errors import ConfigError, InputError, TooManyRejects
+from graph_store.ingest.checking import Checker, failure
 from graph_store.ingest.ends import Ends
 from graph_store.ingest.loading import Loader, settle_overlaps
 from graph_store.ingest.rejects import Rejects
-from graph_store.ingest.report import IngestReport, SourceReport
-from graph_store.ingest.staging import Stager
+from graph_store.ingest.report import CheckReport, IngestReport, SourceReport
+from graph_store.ingest.staging import Staged, Stager
 from graph_store.progress import NoProgress, Progress
 from graph_store.project import Project
 from graph_store.schema import NodeType, Relation
-from graph_store.store import GraphStore
+from graph_store.store import GraphStore, Written
 
 MEMORY = "1500MiB"
 """What DuckDB may hold; beyond it, it writes to the staging folder."""
@@ -28,22 +33,33 @@ def ingest(project: Project, store: GraphStore, *, progress: Progress = _SILENT)
     """Read every source, check all rows, and only if each source is within its reject limit write them to the store.
 
     Twice the same files change nothing. Raises ConfigError or InputError (file, line, column, value) for what cannot
-    be read at all, and TooManyRejects past ``ingest.reject_share`` and ``ingest.reject_floor``; in all these cases the
-    store is as it was. Bad rows are in ``<work>/rejects``, staged ones in ``<work>/staging`` until the end.
+    be read at all, TooManyRejects past ``ingest.reject_share`` and ``ingest.reject_floor``, and ChecksFailed where a
+    declared check of level error does; in all these cases the store is as it was. Bad rows are in ``<work>/rejects``,
+    staged ones in ``<work>/staging`` until the end.
     """
     started = time.perf_counter()
-    if not project.sources:
-        raise ConfigError(
-            "declares no sources", file=project.file, key="sources", hint="Name a file under [[sources]] for each type."
-        )
-    folder = project.work / "staging"
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    try:
-        with connect(folder) as connection:
-            return _ingest(project, store, progress, connection, folder, started)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    with _staged(project, store, progress) as staged:
+        if staged.failure is not None:
+            raise staged.failure
+        store.apply_schema()
+        settle_overlaps(staged.connection, staged.sources)
+        loader = Loader(staged.connection, store, project.schema, progress)
+        sources = staged.sources
+        nodes = {each.number: loader.write(each) for each in sources if isinstance(each.declared, NodeType)}
+        created = loader.create(staged.ends)
+        edges = {each.number: loader.write(each) for each in sources if isinstance(each.declared, Relation)}
+        return staged.report(nodes | edges, created, started)
+
+
+def check(project: Project, store: GraphStore | None, *, progress: Progress = _SILENT) -> IngestReport:
+    """What ``ingest`` does up to the first write, and nothing written; without a store, as if it were empty.
+
+    The report's ``failure`` is what an ingest would raise for bad rows or failing checks. Raises ConfigError or
+    InputError for what cannot be read at all. The rows are in ``<work>/rejects`` as after an ingest.
+    """
+    started = time.perf_counter()
+    with _staged(project, store, progress) as staged:
+        return staged.report({}, {}, started)
 
 
 def connect(folder: Path) -> duckdb.DuckDBPyConnection:
@@ -60,14 +76,64 @@ def connect(folder: Path) -> duckdb.DuckDBPyConnection:
     return connection
 
 
-def _ingest(
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Load:
+    """All sources, read and checked."""
+
+    connection: duckdb.DuckDBPyConnection
+    sources: Sequence[Staged]
+    ends: Ends
+    rejects: Rejects
+    checks: tuple[CheckReport, ...]
+    failure: InputError | None
+
+    def report(self, written: dict[int, Written], created: dict[str, Written], started: float) -> IngestReport:
+        return IngestReport(
+            sources=tuple(
+                SourceReport(
+                    name=staged.name,
+                    files=tuple(raw.file for raw in staged.files),
+                    rows=staged.rows,
+                    rejected=self.rejects.counts[staged.number],
+                    merged=staged.merged,
+                    without_edge=staged.without_edge,
+                    written=written.get(staged.number, Written()),
+                    rejects=self.rejects.files.get(staged.number),
+                    warnings=tuple(staged.warnings),
+                )
+                for staged in self.sources
+            ),
+            created_nodes=created,
+            seconds=time.perf_counter() - started,
+            checks=self.checks,
+            failure=self.failure,
+        )
+
+
+@contextmanager
+def _staged(project: Project, store: GraphStore | None, progress: Progress) -> Iterator[_Load]:
+    """Every source in DuckDB for as long as the block lasts."""
+    if not project.sources:
+        raise ConfigError(
+            "declares no sources", file=project.file, key="sources", hint="Name a file under [[sources]] for each type."
+        )
+    folder = project.work / "staging"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    try:
+        with connect(folder) as connection:
+            yield _read(project, store, progress, connection, folder)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _read(
     project: Project,
-    store: GraphStore,
+    store: GraphStore | None,
     progress: Progress,
     connection: duckdb.DuckDBPyConnection,
     folder: Path,
-    started: float,
-) -> IngestReport:
+) -> _Load:
     stager = Stager(connection, folder, project)
     sources = [stager.stage(number, source, progress) for number, source in enumerate(project.sources)]
 
@@ -75,35 +141,18 @@ def _ingest(
         ends = Ends(connection, project.schema)
         ends.gather(store, sources)
         ends.check(sources)
-        for staged in sources:
-            if isinstance(staged.declared, Relation):
-                stager.merge_edges(staged)
+    checker = Checker(connection, sources, datetime.now(UTC))
+    with progress.task("check rows", len(project.checks), "checks"):
+        checker.run(project.checks)
+    for staged in sources:
+        if isinstance(staged.declared, Relation):
+            stager.merge_edges(staged)
     rejects = Rejects(connection, project.work / "rejects")
     rejects.write(sources)
-    rejects.check(sources, project.settings.ingest)
-
-    store.apply_schema()
-    settle_overlaps(connection, sources)
-    loader = Loader(connection, store, project.schema, progress)
-    nodes = {staged.number: loader.write(staged) for staged in sources if isinstance(staged.declared, NodeType)}
-    created = loader.create(ends)
-    edges = {staged.number: loader.write(staged) for staged in sources if isinstance(staged.declared, Relation)}
-    written = nodes | edges
-    return IngestReport(
-        sources=tuple(
-            SourceReport(
-                name=staged.name,
-                files=tuple(raw.file for raw in staged.files),
-                rows=staged.rows,
-                rejected=rejects.counts[staged.number],
-                merged=staged.merged,
-                without_edge=staged.without_edge,
-                written=written[staged.number],
-                rejects=rejects.files.get(staged.number),
-                warnings=tuple(staged.warnings),
-            )
-            for staged in sources
-        ),
-        created_nodes=created,
-        seconds=time.perf_counter() - started,
-    )
+    checks = checker.report(rejects)
+    failed: InputError | None = failure(checks)
+    try:
+        rejects.check(sources, project.settings.ingest)
+    except TooManyRejects as error:
+        failed = error
+    return _Load(connection=connection, sources=sources, ends=ends, rejects=rejects, checks=checks, failure=failed)

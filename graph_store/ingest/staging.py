@@ -14,7 +14,7 @@ from graph_store.ingest.raw import RawFile, RawFiles, check_pattern, quoted
 from graph_store.progress import Progress
 from graph_store.project import Project
 from graph_store.schema import NodeType, Property, PropertyType, Relation, Triple
-from graph_store.sources import Source
+from graph_store.sources import ColumnSpec, Source
 
 _TEXT = Property(type=PropertyType.STRING)
 
@@ -63,6 +63,15 @@ class Staged:
         return tuple(
             field.value for field in self.fields if field.value not in self.keys and field.name != self.source.count_as
         )
+
+    @property
+    def counted(self) -> tuple[Field, ...]:
+        """The property that says how many rows gave an edge, where there is one."""
+        name = self.source.count_as
+        if name is None:
+            return ()
+        spec = ColumnSpec(value=name)
+        return (Field(key="counted", name=name, spec=spec, declared=self.declared.properties[name]),)
 
     @property
     def columns(self) -> dict[str, str]:

@@ -7,6 +7,7 @@ that two of them do not create the same edge twice.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import neo4j
@@ -14,6 +15,7 @@ import neo4j
 from graph_store.errors import StoreConflict
 from graph_store.neo4j.driver import Neo4jConnection, NothingToWrite
 from graph_store.schema import GraphSchema, NodeRole, Property, PropertyType
+from graph_store.written import Logged, WrittenSince
 
 _CYPHER_TYPES: dict[PropertyType, str] = {
     PropertyType.STRING: "STRING",
@@ -25,6 +27,8 @@ _CYPHER_TYPES: dict[PropertyType, str] = {
     PropertyType.STRINGS: "LIST<STRING>",
     PropertyType.VECTOR: "LIST<INTEGER | FLOAT>",
 }
+_MOST_ENTRIES = 200
+"""Writes that the log remembers."""
 _HINT = "Rename it in kithkin.toml, make the data fit, or use another database (store.database)."
 
 
@@ -72,6 +76,48 @@ def lock_writers(transaction: neo4j.ManagedTransaction) -> None:
         raise StoreConflict(
             "the store has no schema yet", hint="Run `kithkin ingest`, which applies the schema of kithkin.toml."
         )
+
+
+def note_written(transaction: neo4j.ManagedTransaction, changes: Sequence[Logged]) -> None:
+    """Remember a write in its own transaction, so that after a crash either both are there or neither.
+
+    The log is a list on the node that every writer locks, numbered by its count of writes: nobody's query of the graph
+    meets nodes of ours, and entries come in the order of the commits.
+    """
+    entry = json.dumps([each.to_json() for each in changes], separators=(",", ":"))
+    transaction.run(
+        "MATCH (k:KithkinSchema) WITH k, coalesce(k.log, []) + [toString(k.writes) + ' ' + $entry] AS log "
+        "SET k.log = log[-$most..]",
+        entry=entry,
+        most=_MOST_ENTRIES,
+    ).consume()
+
+
+def writes(transaction: neo4j.ManagedTransaction) -> int:
+    """How many writes of ours were committed."""
+    record = transaction.run("MATCH (k:KithkinSchema) RETURN coalesce(k.writes, 0) AS writes LIMIT 1").single()
+    return int(record["writes"]) if record else 0
+
+
+def written_since(transaction: neo4j.ManagedTransaction, position: int) -> WrittenSince | None:
+    """The entries after ``position``; None where the log does not reach back so far."""
+    record = transaction.run(
+        "MATCH (k:KithkinSchema) RETURN coalesce(k.writes, 0) AS writes, coalesce(k.log, []) AS log LIMIT 1"
+    ).single()
+    if record is None:
+        return None
+    entries = [entry.partition(" ") for entry in record["log"]]
+    numbers = [int(number) for number, _, _ in entries]
+    if record["writes"] < position or (record["writes"] > position and position + 1 not in numbers):
+        return None
+    changes = [
+        Logged.from_json(each)
+        for number, (_, _, body) in zip(numbers, entries, strict=True)
+        if number > position
+        for each in json.loads(body)
+    ]
+    # What others committed beside it, nobody tells.
+    return WrittenSince(changes=tuple(changes), watermark=str(record["writes"]), complete=False)
 
 
 def labels(schema: GraphSchema, node_type: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -13,17 +13,22 @@ from graph_store.errors import InputError
 from graph_store.neighbours import Found, heaviest_first
 from graph_store.neo4j import columns as columnar
 from graph_store.neo4j.driver import Neo4jConnection, NothingToWrite, plain_value
-from graph_store.neo4j.schema import ROLE_LABELS, apply_schema, labels, lock_writers
+from graph_store.neo4j.schema import (
+    ROLE_LABELS,
+    apply_schema,
+    labels,
+    lock_writers,
+    note_written,
+    writes,
+    written_since,
+)
+from graph_store.neo4j.statements import ROWS_AT_ONCE, Run, Running, counted, matched_edge, run_in_parts, type_of
 from graph_store.rows import difference, edge_rows, node_rows, not_in, present_in
 from graph_store.schema import GraphSchema, NodeType, PropertyType, Relation, Triple
 from graph_store.settings import StoreSettings
 from graph_store.store import Counts, Neighbour, QueryResult, Written
+from graph_store.written import WrittenSince, logged
 
-_Running = neo4j.Transaction | neo4j.ManagedTransaction
-_Run = Callable[[str, dict[str, Any]], object]
-
-_ROWS_AT_ONCE = 20_000
-"""Rows one statement writes or reads."""
 _ROWS_PER_TRANSACTION = 100_000
 """More than these are written in several transactions: a commit of Neo4j takes 1.5 KB of memory a row (measured)."""
 
@@ -70,7 +75,7 @@ class Neo4jStore:
         declared = self._schema.node_type(node_type)
         rows = node_rows(declared, nodes)
         properties = [name for name in rows.column_names if name != "id"]
-        values = {name: columnar.value(index, _type(declared, name)) for index, name in enumerate(rows.column_names)}
+        values = {name: columnar.value(index, type_of(declared, name)) for index, name in enumerate(rows.column_names)}
         assignments = ", ".join(f"n.`{name}` = {values[name]}" for name in properties)
         new = f"CREATE (n{labels(self._schema, node_type)} {{id: {values['id']}}})"
         changed = f"MATCH (n:`{node_type}` {{id: {values['id']}}})"
@@ -84,8 +89,9 @@ class Neo4jStore:
             if not (written.created or written.changed):
                 raise NothingToWrite(written)
             run = self._runner(transaction, written)
-            _run_in_parts(run, new, diff.new)
-            _run_in_parts(run, changed, diff.changed)
+            run_in_parts(run, new, diff.new)
+            run_in_parts(run, changed, diff.changed)
+            note_written(transaction, logged(node_type, "upsert", diff.new, diff.changed))
             return written
 
         return self._connection.write(work)
@@ -130,9 +136,11 @@ class Neo4jStore:
             if not (written.created or written.changed or written.deleted):
                 raise NothingToWrite(written)
             run = self._runner(transaction, written)
-            _run_in_parts(run, f"{_matched(relation, gone.column_names)} DELETE r", gone)
-            _run_in_parts(run, f"{_matched(relation, rows.column_names)} SET {assignments}", diff.changed)
-            _run_in_parts(run, new, diff.new)
+            run_in_parts(run, f"{matched_edge(relation, gone.column_names)} DELETE r", gone)
+            run_in_parts(run, f"{matched_edge(relation, rows.column_names)} SET {assignments}", diff.changed)
+            run_in_parts(run, new, diff.new)
+            what = relation.triple.key
+            note_written(transaction, logged(what, "delete", gone) + logged(what, "upsert", diff.new, diff.changed))
             return written
 
         return self._connection.write(work)
@@ -149,7 +157,8 @@ class Neo4jStore:
                 raise NothingToWrite(Written())
             written = Written(deleted=there.num_rows)
             delete = f"MATCH (n:`{node_type}` {{id: $c0[i]}}) DETACH DELETE n"
-            _run_in_parts(self._runner(transaction, written), delete, there)
+            run_in_parts(self._runner(transaction, written), delete, there)
+            note_written(transaction, logged(node_type, "delete", there))
             return written
 
         return self._connection.write(work)
@@ -167,19 +176,20 @@ class Neo4jStore:
             if not there.num_rows:
                 raise NothingToWrite(Written())
             written = Written(deleted=there.num_rows)
-            delete = f"{_matched(relation, there.column_names)} DELETE r"
-            _run_in_parts(self._runner(transaction, written), delete, there)
+            delete = f"{matched_edge(relation, there.column_names)} DELETE r"
+            run_in_parts(self._runner(transaction, written), delete, there)
+            note_written(transaction, logged(triple.key, "delete", there))
             return written
 
         return self._connection.write(work)
 
-    def _runner(self, transaction: neo4j.ManagedTransaction, written: Written) -> _Run:
+    def _runner(self, transaction: neo4j.ManagedTransaction, written: Written) -> Run:
         """Runs within the transaction; of a large write each part in its own, while this one keeps writers out."""
         if written.created + written.changed + written.deleted > _ROWS_PER_TRANSACTION:
             return self._connection.run_apart
         return lambda statement, parameters: transaction.run(statement, parameters).consume()
 
-    def _check_ends(self, transaction: _Running, relation: Relation, rows: pa.Table) -> None:
+    def _check_ends(self, transaction: Running, relation: Relation, rows: pa.Table) -> None:
         for column, node_type in (("source", relation.triple.source), ("target", relation.triple.target)):
             declared = self._schema.node_type(node_type)
             ids = pa.table({"id": rows.column(column).unique()})
@@ -202,20 +212,20 @@ class Neo4jStore:
         with self._connection.reading() as transaction:
             yield from self._nodes(transaction, declared, wanted)
 
-    def _nodes(self, transaction: _Running, declared: NodeType, properties: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    def _nodes(self, transaction: Running, declared: NodeType, properties: Sequence[str]) -> Iterator[pa.RecordBatch]:
         """Page by page in the order of the index on ``id``, so that neither side holds them all."""
         fields = ["id", *properties]
         schema = pa.schema([declared.arrow_schema.field(name) for name in fields])
-        returned = columnar.collected([(f"n.`{name}`", _type(declared, name)) for name in fields], ids=1)
+        returned = columnar.collected([(f"n.`{name}`", type_of(declared, name)) for name in fields], ids=1)
         last: str | None = None
         while True:
             after = "n.id IS NOT NULL" if last is None else "n.id > $last"
-            page = f"MATCH (n:`{declared.name}`) WHERE {after} WITH n ORDER BY n.id LIMIT {_ROWS_AT_ONCE}"
+            page = f"MATCH (n:`{declared.name}`) WHERE {after} WITH n ORDER BY n.id LIMIT {ROWS_AT_ONCE}"
             record = transaction.run(f"{page} {returned}", last=last).single(strict=True)
             batch = columnar.batch(record.data(), schema)
             if batch.num_rows:
                 yield batch
-            if batch.num_rows < _ROWS_AT_ONCE:
+            if batch.num_rows < ROWS_AT_ONCE:
                 return
             last = batch.column(0)[-1].as_py()
 
@@ -228,43 +238,41 @@ class Neo4jStore:
             yield from self._edges(transaction, relation, None, wanted)
 
     def _nodes_there(
-        self, transaction: _Running, declared: NodeType, rows: pa.Table, properties: Sequence[str]
+        self, transaction: Running, declared: NodeType, rows: pa.Table, properties: Sequence[str]
     ) -> pa.Table:
         """The nodes of these ids as they are in the store."""
         fields = ["id", *properties]
         schema = pa.schema([declared.arrow_schema.field(name) for name in fields])
-        count = _count(transaction, f"MATCH (n:`{declared.name}`)")
+        count = counted(transaction, f"MATCH (n:`{declared.name}`)")
         if count == 0:
             return schema.empty_table()
         if rows.num_rows * 4 >= count:
             return pa.Table.from_batches(self._nodes(transaction, declared, properties), schema)
-        returned = columnar.collected([(f"n.`{name}`", _type(declared, name)) for name in fields], ids=1)
+        returned = columnar.collected([(f"n.`{name}`", type_of(declared, name)) for name in fields], ids=1)
         statement = f"UNWIND $ids AS id MATCH (n:`{declared.name}` {{id: id}}) {returned}"
         ids = rows.column("id").to_pylist()
         batches = [
-            columnar.batch(
-                transaction.run(statement, ids=ids[i : i + _ROWS_AT_ONCE]).single(strict=True).data(), schema
-            )
-            for i in range(0, len(ids), _ROWS_AT_ONCE)
+            columnar.batch(transaction.run(statement, ids=ids[i : i + ROWS_AT_ONCE]).single(strict=True).data(), schema)
+            for i in range(0, len(ids), ROWS_AT_ONCE)
         ]
         return pa.Table.from_batches(batches, schema)
 
     def _edges_there(
-        self, transaction: _Running, relation: Relation, sources: Sequence[str] | None, properties: Sequence[str]
+        self, transaction: Running, relation: Relation, sources: Sequence[str] | None, properties: Sequence[str]
     ) -> pa.Table:
         schema = pa.schema([relation.arrow_schema.field(name) for name in ("source", "target", *properties)])
         return pa.Table.from_batches(self._edges(transaction, relation, sources, properties), schema)
 
     def _edges(
-        self, transaction: _Running, relation: Relation, sources: Sequence[str] | None, properties: Sequence[str]
+        self, transaction: Running, relation: Relation, sources: Sequence[str] | None, properties: Sequence[str]
     ) -> Iterator[pa.RecordBatch]:
         """The edges of these sources (None: of all), so many sources a page that a page has about the wanted rows."""
         source, name, target = relation.triple
         schema = pa.schema([relation.arrow_schema.field(field) for field in ("source", "target", *properties)])
-        edges = _count(transaction, f"MATCH ()-[r:`{name}`]->()")
+        edges = counted(transaction, f"MATCH ()-[r:`{name}`]->()")
         if edges == 0:
             return
-        nodes = _count(transaction, f"MATCH (n:`{source}`)")
+        nodes = counted(transaction, f"MATCH (n:`{source}`)")
         if sources is None:
             declared = self._schema.node_type(source)
             sources = [id_ for page in self._nodes(transaction, declared, []) for id_ in page.column(0).to_pylist()]
@@ -274,7 +282,7 @@ class Neo4jStore:
             f"UNWIND $ids AS id MATCH (a:`{source}` {{id: id}})-[r:`{name}`]->(b:`{target}`) WHERE b.id IS NOT NULL "
             f"{columnar.collected(expressions, ids=2)}"
         )
-        page = max(1, min(_ROWS_AT_ONCE, _ROWS_AT_ONCE * nodes // edges))
+        page = max(1, min(ROWS_AT_ONCE, ROWS_AT_ONCE * nodes // edges))
         for start in range(0, len(sources), page):
             record = transaction.run(statement, ids=sources[start : start + page]).single(strict=True)
             batch = columnar.batch(record.data(), schema)
@@ -348,9 +356,9 @@ class Neo4jStore:
         """Nodes by type and edges by relation; see ``GraphStore``."""
 
         def work(transaction: neo4j.ManagedTransaction) -> Counts:
-            nodes = {n.name: _count(transaction, f"MATCH (n:`{n.name}`)") for n in self._schema.node_types}
+            nodes = {n.name: counted(transaction, f"MATCH (n:`{n.name}`)") for n in self._schema.node_types}
             edges = {
-                triple: _count(transaction, f"MATCH (:`{triple.source}`)-[r:`{triple.name}`]->(:`{triple.target}`)")
+                triple: counted(transaction, f"MATCH (:`{triple.source}`)-[r:`{triple.name}`]->(:`{triple.target}`)")
                 for triple in (relation.triple for relation in self._schema.relations)
             }
             return Counts(nodes=nodes, edges=edges)
@@ -360,6 +368,14 @@ class Neo4jStore:
     def state_token(self) -> str:
         """Moves with every commit; see ``GraphStore``."""
         return self._connection.token()
+
+    def log_position(self) -> str:
+        """The number of writes; see ``GraphStore``."""
+        return str(self._connection.read(writes))
+
+    def written_since(self, position: str) -> WrittenSince | None:
+        """What the log on the node of the schema tells; see ``GraphStore``."""
+        return self._connection.read(lambda transaction: written_since(transaction, int(position)))
 
     # ------------------------------------------------------------------- values
 
@@ -382,32 +398,3 @@ class Neo4jStore:
         """The declared properties in order, then what else is there; a missing declared one is None."""
         rest = {key: self._plain(own[key]) for key in sorted(own) if key not in declared}
         return {"_type": name, **{key: self._plain(own.get(key)) for key in declared}, **rest}
-
-
-def _type(declared: NodeType, name: str) -> PropertyType:
-    return PropertyType.STRING if name == "id" else declared.properties[name].type
-
-
-def _count(transaction: _Running, matched: str) -> int:
-    variable = "r" if "[r:" in matched else "n"
-    return int(transaction.run(f"{matched} RETURN count({variable}) AS count").single(strict=True)["count"])
-
-
-def _run_in_parts(run: _Run, statement: str, rows: pa.Table) -> None:
-    for start in range(0, rows.num_rows, _ROWS_AT_ONCE):
-        part = rows.slice(start, _ROWS_AT_ONCE)
-        parameters = {"rows": part.num_rows, **columnar.parameters(part)}
-        run(f"UNWIND range(0, $rows - 1) AS i {statement}", parameters)
-
-
-def _matched(relation: Relation, columns: Sequence[str]) -> str:
-    source, name, target = relation.triple
-    number = {column: index for index, column in enumerate(columns)}
-    ends = (
-        f"MATCH (a:`{source}` {{id: $c{number['source']}[i]}}) MATCH (b:`{target}` {{id: $c{number['target']}[i]}}) "
-        f"MATCH (a)-[r:`{name}`]->(b)"
-    )
-    conditions = [
-        columnar.equals(f"r.`{key}`", number[key], relation.properties[key].type) for key in relation.key_columns[2:]
-    ]
-    return f"{ends} WHERE {' AND '.join(conditions)}" if conditions else ends

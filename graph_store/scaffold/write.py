@@ -11,6 +11,7 @@ import duckdb
 
 from graph_store.errors import ConfigError, InputError
 from graph_store.ingest.files import inner_name
+from graph_store.json_schema import FILE_NAME as SCHEMA_FILE
 from graph_store.project import FILE_NAME, parse_project
 from graph_store.scaffold.declaration import Guess, NodeGuess, RelationGuess, SourceGuess
 from graph_store.scaffold.guess import Guesser
@@ -63,6 +64,9 @@ def write_project(folder: Path, *, out: Path | None = None, force: bool = False)
         guess = Guesser(connection, profiles).guess()
     notes = [(file.file, why) for file, why in guess.unused] + skipped
     body = render(guess, name=folder.resolve().name, data=_relative(folder, out.parent), notes=notes)
+    if (out.parent / SCHEMA_FILE).is_file():
+        # Taplo and Even Better TOML read it in the first line only.
+        body = f"#:schema ./{SCHEMA_FILE}\n{body}"
     parse_project(tomllib.loads(body), file=out, environment={})  # what is written must be readable
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(body, encoding="utf-8")

@@ -96,3 +96,22 @@ def test_what_nothing_declares_is_told(store: GraphStore, project: Project) -> N
         counts = replace(counts, edges={r.triple: counts.edges[r.triple] for r in SCHEMA.relations})
         found = drift(writer, SCHEMA, counts, neo4j=neo4j)
     assert found == Drift(node_types=("Mood",), relations=("FEELS",), edges={"HAS_TAG": 2}, properties=properties)
+
+
+def test_properties_that_nothing_declares_are_told(store: GraphStore, project: Project) -> None:
+    neo4j = project.settings.store.is_neo4j
+    narrow = SCHEMA.model_copy(
+        update={
+            "node_types": tuple(
+                each.model_copy(update={"properties": {"title": each.properties["title"]}}) if each.properties else each
+                for each in SCHEMA.node_types
+            ),
+            "relations": tuple(
+                each.model_copy(update={"properties": {}, "time": None, "weight": None, "kind": None})
+                for each in SCHEMA.relations
+            ),
+        }
+    )
+    found = drift(store, narrow, store.counts(), neo4j=neo4j, scan=True)
+    assert found.properties == ("Film.year", "WATCHED.share", "WATCHED.time")
+    assert drift(store, SCHEMA, store.counts(), neo4j=neo4j, scan=True).properties == ()

@@ -195,7 +195,8 @@ def test_two_writers_make_an_edge_once(
 ) -> None:
     # Also where the write is committed in parts: the second waits until the first has written all of them.
     monkeypatch.setattr("graph_store.neo4j.store._ROWS_PER_TRANSACTION", rows_per_transaction)
-    monkeypatch.setattr("graph_store.neo4j.store._ROWS_AT_ONCE", 40)
+    monkeypatch.setattr("graph_store.neo4j.store.ROWS_AT_ONCE", 40)
+    monkeypatch.setattr("graph_store.neo4j.statements.ROWS_AT_ONCE", 40)
     size = 300
     likes = pa.table({"source": ["u1"] * size, "target": [f"m{n}" for n in range(size)]})
     with Neo4jStore.open(SCHEMA, _settings(clean_neo4j), read_only=False) as store:
@@ -223,7 +224,8 @@ def test_a_large_write_that_fails_in_the_middle_is_completed_by_the_next(
     clean_neo4j: Neo4jServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("graph_store.neo4j.store._ROWS_PER_TRANSACTION", 50)
-    monkeypatch.setattr("graph_store.neo4j.store._ROWS_AT_ONCE", 40)
+    monkeypatch.setattr("graph_store.neo4j.store.ROWS_AT_ONCE", 40)
+    monkeypatch.setattr("graph_store.neo4j.statements.ROWS_AT_ONCE", 40)
     movies = pa.table({"id": [f"m{n}" for n in range(100)], "year": list(range(100))})
     with Neo4jStore.open(SCHEMA, _settings(clean_neo4j), read_only=False) as store:
         store.apply_schema()

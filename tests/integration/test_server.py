@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import numpy as np
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc import error_details_pb2, status_pb2
@@ -21,7 +22,7 @@ from kithkin.v1 import retrieval_service_pb2 as pb
 from model_store.bundle_store import BundleStore
 from server.local import serve_in_thread
 from server.retrieval import Retrieval
-from tests.bundles import write_toy_bundle
+from tests.bundles import YEARS, write_toy_bundle
 
 ROOT = "/kithkin.v1.RetrievalService/"
 SETTINGS = ServingSettings(max_top_k=50, max_message_bytes=20_000)
@@ -291,24 +292,53 @@ def test_reasons_lead_from_what_the_user_touched(asker: Asker) -> None:
 # -------------------------------------------------------------- explain, get
 
 
-def test_an_explanation_weighs_its_evidence(asker: Asker) -> None:
-    response = asker.explain("1", "2")
-    assert (response.source.name, response.target.name) == ("Slowdive", "Lush")
-    assert response.score == pytest.approx(math.cos(math.radians(15)))
+def test_reasons_of_results_weigh_their_evidence(asker: Asker) -> None:
+    result = asker.similar(entity=ref("1"), top_k=3, reasons=10).results[2]
+    assert result.node.ref.id == "2"
     # Of 7 artists 3 have shoegaze and 2 dream pop; weights relative to each one's heaviest; no co-played edge is kept,
     # so the two sets of users count by their cosine.
     users = math.log(1 + 7) * 1 / math.sqrt(2 * 1)
     shoegaze = math.log(1 + 7 / 3) * math.sqrt(1 * 1)
     dream_pop = math.log(1 + 7 / 2) * math.sqrt(0.5 * 1)
     total = users + shoegaze + dream_pop
-    assert [reason.text for reason in response.reasons] == [
+    assert [reason.text for reason in result.reasons] == [
         "1 user played both",
         "Both have the tag shoegaze",
         "Both have the tag dream pop",
     ]
-    shares = [reason.contribution for reason in response.reasons]
+    shares = [reason.contribution for reason in result.reasons]
     assert shares == pytest.approx([users / total, shoegaze / total, dream_pop / total], abs=1e-6)
-    assert list(response.reasons[1].relations) == ["HAS_TAG", "HAS_TAG"]
+    assert list(result.reasons[1].relations) == ["HAS_TAG", "HAS_TAG"]
+    assert not any(reason.HasField("score_part") for reason in result.reasons)
+
+
+def test_an_explanation_tells_what_the_score_loses_without_its_evidence(asker: Asker) -> None:
+    response = asker.explain("3", "4")
+    assert (response.source.name, response.target.name) == ("Slayer", "Opeth")
+    assert response.score == pytest.approx(math.cos(math.radians(10)))
+    # The toy's encoder reads tags and influences: a vector is the weighted mean of theirs.
+    described = [("HAS_TAG", "t3", "Tag", 9.0), ("INFLUENCED_BY", "4", "Artist", 1.0)]
+    target = np.array(asker.embed(items=[pb.EmbedEntityItem(entity=ref("4"))]).vectors[0].values)
+
+    def score(links: list[tuple[str, str, str, float]]) -> float:
+        item = pb.EmbedEntityItem(described=types_pb2.DescribedEntity(type="Artist"))
+        item.described.properties["year"].int_value = YEARS["3"] or 0
+        for relation, node, node_type, weight in links:
+            item.described.links.add(relation=relation, node=ref(node, node_type), weight=weight)
+        return float(np.array(asker.embed(items=[item]).vectors[0].values) @ target)
+
+    whole, nothing = score(described), score([])
+    losses = {link[0]: max(whole - score([each for each in described if each != link]), 0.0) for link in described}
+    assert response.explained_score == pytest.approx(whole - nothing, abs=1e-5)
+    parts = {reason.relations[0]: reason.score_part for reason in response.reasons}
+    for relation, loss in losses.items():
+        part = (whole - nothing) * loss / sum(losses.values())
+        assert parts[relation] == pytest.approx(part, abs=1e-5), relation
+    assert parts["PLAYED"] == 0, "this encoder does not read who played"
+    assert sum(reason.score_part for reason in response.reasons) == pytest.approx(response.explained_score, abs=1e-5)
+    assert sum(reason.contribution for reason in response.reasons) == pytest.approx(1)
+    assert [reason.score_part for reason in response.reasons] == sorted(parts.values(), reverse=True)
+    assert response.rest
 
 
 def test_an_explanation_tells_direct_edges_whichever_way_they_point(asker: Asker) -> None:
@@ -329,9 +359,11 @@ def test_an_explanation_gives_as_many_reasons_as_asked(asker: Asker) -> None:
 def test_a_user_and_an_entity_can_be_explained(asker: Asker) -> None:
     request = pb.ExplainSimilarityRequest(source=ref("u1", "User"), target=ref("2"))
     explained = asker.retrieval.ExplainSimilarity(request)
-    assert list(explained.reasons) == list(asker.user(user=ref("u1"), top_k=1, reasons=5).results[0].reasons)
+    result = asker.user(user=ref("u1"), top_k=1, reasons=5).results[0]
+    assert {reason.text for reason in explained.reasons} == {reason.text for reason in result.reasons}
     assert explained.reasons
-    assert not explained.HasField("score"), "the space `similar` has no users"
+    assert explained.score == pytest.approx(result.score), "of the space `user`"
+    assert sum(reason.contribution for reason in explained.reasons) == pytest.approx(1)
 
 
 def test_reasons_for_what_was_touched_lead_from_something_else(asker: Asker) -> None:
@@ -350,10 +382,11 @@ def test_no_connection_is_no_reason_and_no_vector_no_score(asker: Asker) -> None
     assert asker.explain("1", "3").HasField("score")
 
 
-def test_the_same_reasons_come_with_search_results(asker: Asker) -> None:
+def test_the_same_evidence_comes_with_search_results(asker: Asker) -> None:
     result = asker.similar(entity=ref("1"), top_k=3, reasons=10).results[2]
     assert result.node.ref.id == "2"
-    assert list(result.reasons) == list(asker.explain("1", "2", max_reasons=10).reasons)
+    explained = asker.explain("1", "2", max_reasons=10)
+    assert {reason.text for reason in result.reasons} == {reason.text for reason in explained.reasons}
 
 
 def test_get_by_reference(asker: Asker) -> None:

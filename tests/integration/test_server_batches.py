@@ -15,12 +15,12 @@ import pytest
 from kithkin.v1 import retrieval_service_pb2 as pb
 from kithkin.v1 import types_pb2
 from model_store.bundle_store import BundleStore
+from server.catalogue import Catalogue
 from server.deadline import Deadline
 from server.errors import DeadlinePassed
 from server.exact_index import ExactIndex
 from server.guard import Origin, current_deadline, current_origin
 from server.model import ServedModel
-from server.retrieval import Retrieval
 from server.services import RetrievalServicer
 from server.state import State
 from tests.bundles import write_toy_bundle
@@ -135,9 +135,9 @@ def test_a_hundred_by_id_are_a_few_index_calls(
     asked: list[int] = []
     search = ExactIndex.search
 
-    def counted(self: ExactIndex, queries: Any, k: int, exclude: Any = None) -> Any:
+    def counted(self: ExactIndex, queries: Any, k: int, *limits: Any) -> Any:
         asked.append(len(queries))
-        return search(self, queries, k, exclude)
+        return search(self, queries, k, *limits)
 
     monkeypatch.setattr(ExactIndex, "search", counted)
     requests = [{"entity": ref(("1", "3")[number % 2]), "top_k": 1} for number in range(100)]
@@ -146,20 +146,22 @@ def test_a_hundred_by_id_are_a_few_index_calls(
     assert asked == [16] * 6 + [4]
 
 
+@pytest.mark.parametrize("more", [{}, {"reasons": 1}], ids=["plain", "general"])
 def test_a_fault_in_one_item_is_that_items_alone(
     asker: Asker,  # noqa: F811
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
+    more: dict[str, Any],
 ) -> None:
-    prepare = Retrieval.prepare_similar
+    resolve = Catalogue.resolve
 
-    def fail(self: Retrieval, request: Any, deadline: Deadline) -> Any:
-        if request.entity.id == "3":
+    def fail(self: Catalogue, ref: Any, *others: Any) -> Any:
+        if ref.id == "3":
             raise ZeroDivisionError("secret")
-        return prepare(self, request, deadline)
+        return resolve(self, ref, *others)
 
-    monkeypatch.setattr(Retrieval, "prepare_similar", fail)
-    requests = [{"entity": ref(each), "top_k": 1} for each in ("1", "3", "10")]
+    monkeypatch.setattr(Catalogue, "resolve", fail)
+    requests = [{"entity": ref(each), "top_k": 1, **more} for each in ("1", "3", "10")]
     with caplog.at_level(logging.ERROR, "kithkin.server"):
         answer = asker.retrieval.BatchSearchSimilarEntities(pb.BatchSearchSimilarEntitiesRequest(requests=requests))
     assert [item.WhichOneof("outcome") for item in answer.items] == ["response", "error", "response"]
@@ -169,14 +171,34 @@ def test_a_fault_in_one_item_is_that_items_alone(
     assert (record.fields["item"], record.exc_info is not None) == (1, True)  # type: ignore[attr-defined]
 
 
-async def test_a_batch_is_of_one_bundle_and_others_have_their_turn(tmp_path: Path) -> None:
+@pytest.mark.parametrize("more", [{}, {"reasons": 1}], ids=["plain", "general"])
+def test_a_search_that_fails_is_told_to_each_item_of_it(
+    asker: Asker,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+    more: dict[str, Any],
+) -> None:
+    def fail(*_: Any) -> Any:
+        raise ZeroDivisionError("secret")
+
+    monkeypatch.setattr(ExactIndex, "search", fail)
+    requests = [{"entity": ref("1"), "top_k": 1, **more}, {"entity": ref("99"), "top_k": 1, **more}]
+    answer = asker.retrieval.BatchSearchSimilarEntities(pb.BatchSearchSimilarEntitiesRequest(requests=requests))
+    codes = [item.error.code for item in answer.items]
+    assert codes == [grpc.StatusCode.INTERNAL.value[0], grpc.StatusCode.NOT_FOUND.value[0]]
+
+
+@pytest.mark.parametrize("more", [{}, {"reasons": 1}], ids=["plain", "general"])
+async def test_a_batch_is_of_one_bundle_and_others_have_their_turn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: dict[str, Any]
+) -> None:
+    monkeypatch.setattr("server.batches._TURN_S", 0.0)
     store = BundleStore(tmp_path)
     first, second = (ServedModel.load(store.open(write_toy_bundle(store, encoders=False))) for _ in range(2))
     state = State(settings=SETTINGS)
     state.take(first)
     current_deadline.set(Deadline())
     current_origin.set(Origin("test", "1"))
-    requests = [{"entity": ref("1"), "top_k": 1}] * 100
+    requests = [{"entity": ref("1"), "top_k": 1, **more}] * 100
     batch = asyncio.create_task(
         RetrievalServicer(state).BatchSearchSimilarEntities(
             pb.BatchSearchSimilarEntitiesRequest(requests=requests), None
@@ -191,7 +213,7 @@ async def test_a_batch_is_of_one_bundle_and_others_have_their_turn(tmp_path: Pat
     answer = await batch
     assert {item.response.info.bundle_version for item in answer.items} == {first.version} != {second.version}
     assert answer.info.bundle_version == first.version
-    assert turns > 200, "reading and answering each item are turns of their own"
+    assert turns > (200 if more else 100), "reading each item may be a turn of its own, answering it too"
 
 
 async def test_a_deadline_that_passes_ends_the_whole_batch(tmp_path: Path) -> None:

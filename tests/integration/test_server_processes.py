@@ -21,7 +21,8 @@ from kithkin.v1 import model_service_pb2
 from kithkin.v1 import retrieval_service_pb2 as pb
 from model_store.bundle_store import BundleStore
 from server.errors import StartError
-from server.supervisor import _reserve, serve
+from server.port import reserve
+from server.supervisor import serve
 from server.worker import Order
 from server.worker_process import WorkerProcess
 from tests.bundles import write_toy_bundle
@@ -247,10 +248,10 @@ def test_a_port_that_is_taken_is_not_shared(tmp_path: Path) -> None:
 
 
 def test_a_port_that_is_held_but_not_yet_listened_on_is_not_shared() -> None:
-    with _reserve("127.0.0.1", 0) as held:
+    with reserve("127.0.0.1", 0)[0] as held:
         port = held.getsockname()[1]
         with pytest.raises(StartError, match=f"127.0.0.1:{port}"):
-            _reserve("127.0.0.1", port)
+            reserve("127.0.0.1", port)
         with socket.socket() as worker:
             worker.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             worker.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
@@ -267,7 +268,7 @@ def test_a_port_whose_connections_have_just_ended_can_be_had() -> None:
         with socket.create_connection(("127.0.0.1", port)):
             # Closed on this side first: its end waits for a minute.
             other.accept()[0].close()
-    with _reserve("127.0.0.1", port) as held:
+    with reserve("127.0.0.1", port)[0] as held:
         assert held.getsockname()[1] == port
 
 

@@ -133,11 +133,17 @@ def test_half_a_client_certificate() -> None:
 def test_a_key_does_not_travel_in_the_clear() -> None:
     with pytest.raises(ValueError, match="unencrypted: pass tls=True, or insecure=True"):
         Client("films.example:50051", api_key="k")
+    for target in ("localhost.example:1", "dns://8.8.8.8/localhost:1", "ipv4:127.0.0.1:1,10.0.0.1:1", "128.0.0.1:1"):
+        with pytest.raises(ValueError, match="unencrypted"):
+            AsyncClient(target, api_key="k")
     for target, options in (
         ("films.example:50051", {"tls": True}),
         ("films.example:50051", {"insecure": True}),
         ("localhost:50051", {}),
         ("[::1]:50051", {}),
+        ("127.0.0.7:50051", {}),
+        ("dns:///localhost:50051", {}),
+        ("ipv6:[::1]:50051", {}),
         ("unix:/run/kithkin.sock", {}),
     ):
         Client(target, api_key="k", **options).close()

@@ -24,6 +24,7 @@ import kithkin
 from kithkin import AsyncClient, Client, Described, Event, Link, Ref
 from kithkin.v1 import model_service_pb2 as model
 from kithkin.v1 import retrieval_service_pb2 as retrieval
+from tests.both_clients import Awaited
 from tests.fake_server import Failure, FakeServer, bad_request, error_info
 
 INFO = """info { bundle_version: "b7" exact: true candidates_scored: 12 server_time { nanos: 2000000 } }"""
@@ -128,19 +129,6 @@ BUNDLES = text_format.Parse(
     """,
     model.ListBundlesResponse(),
 )
-
-
-class Awaited:
-    """An AsyncClient whose calls are run to their end, so that one test serves both clients."""
-
-    def __init__(self, runner: asyncio.Runner, client: AsyncClient) -> None:
-        self._runner, self._client = runner, client
-
-    def __getattr__(self, name: str) -> Any:
-        def call(*args: Any, **kwargs: Any) -> Any:
-            return self._runner.run(getattr(self._client, name)(*args, **kwargs))
-
-        return call
 
 
 @pytest.fixture(scope="module")
@@ -390,7 +378,7 @@ def test_similar_batch(server: FakeServer, client: Any) -> None:
 
 
 def test_similar_batch_takes_every_kind_of_query(server: FakeServer, client: Any) -> None:
-    server.will("BatchSearchSimilarEntities", SIMILAR_BATCH)
+    server.will("BatchSearchSimilarEntities", type(SIMILAR_BATCH)(items=[SIMILAR_BATCH.items[0]] * 5))
     items = [
         kithkin.Vector([0.5, 1], "similar", "b7"),
         Described(type="Movie", properties={"year": 1999}),
@@ -590,14 +578,18 @@ def test_both_clients_send_and_answer_the_same(
 def test_both_clients_have_the_same_methods_and_signatures() -> None:
     def public(client: type) -> dict[str, str]:
         methods = {
-            name: member for name, member in vars(client).items() if not name.startswith("_") and name != "close"
+            name: member
+            for name, member in vars(client).items()
+            if not name.startswith("_") and name not in ("close", "local")
         }
         return {name: f"{inspect.signature(member)}\n{inspect.getdoc(member)}" for name, member in methods.items()}
 
-    assert public(Client) == public(AsyncClient)
+    asynchronous = {name: shown.replace("AsyncIterator", "Iterator") for name, shown in public(AsyncClient).items()}
+    assert public(Client) == asynchronous
     assert sorted(public(Client)) == [
-        "activate", "bundles", "embed", "explain", "find", "get", "health", "recommend", "recommend_batch", "rollback",
-        "similar", "similar_batch", "status", "users_for",
+        "activate", "bundles", "embed", "embed_users", "explain", "find", "get", "health", "list_entities",
+        "list_entities_page", "recommend", "recommend_batch", "rollback", "score_pairs", "similar", "similar_batch",
+        "status", "users_for",
     ]  # fmt: skip
     assert str(inspect.signature(Client.status)) == (
         "(self, *, timeout: 'float | None' = None, request_id: 'str | None' = None) -> 'Status'"

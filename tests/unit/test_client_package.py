@@ -261,7 +261,7 @@ What | who.
 
 
 def test_every_kind_of_property_is_sent_and_read() -> None:
-    from kithkin._requests import _property as to_wire
+    from kithkin._requests import property_value as to_wire
     from kithkin._responses import _property as from_wire
     from kithkin.v1 import types_pb2 as wire
 

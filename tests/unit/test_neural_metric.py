@@ -6,6 +6,7 @@ Groups of entities: entity i is of group i % 4. A user's events are of one group
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +14,14 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from model_store.beam_search import SearchSettings, beam_search
 from model_store.csr import Csr
-from training.errors import CheckpointError
+from model_store.errors import BundleCorrupt
+from model_store.neighbour_graph import NeighbourGraph
 from training.neural_metric.adversarial import flatness_loss, perturbed
 from training.neural_metric.evaluate import UserScore, agreement, exact_best, task_recall
 from training.neural_metric.fit import fit_scorer
-from training.neural_metric.graph import NeighbourGraph, build_graph
+from training.neural_metric.graph import build_graph
 from training.neural_metric.histories import (
     ExampleSource,
     Histories,
@@ -28,8 +31,7 @@ from training.neural_metric.histories import (
     split_users,
 )
 from training.neural_metric.scorer import NeuralScorer, TwoTowerScorer, ages, make_scorer, reduced
-from training.neural_metric.search import beam_search
-from training.neural_metric.settings import GraphSettings, ScorerSettings, SearchSettings
+from training.neural_metric.settings import GraphSettings, ScorerSettings
 
 GROUPS = 4
 SMALL = ScorerSettings(
@@ -406,9 +408,7 @@ def test_starts_are_where_the_search_begins(graph: NeighbourGraph, vectors: NDAr
 
     settings = SearchSettings(beam=10, upper_beam=3, width=20, scored_whole=20)
     without = beam_search(graph, score, k=1, settings=settings)
-    with_ = beam_search(
-        graph, score, k=1, settings=settings.model_copy(update={"beam": 1500}), starts=np.array(parents[:1])
-    )
+    with_ = beam_search(graph, score, k=1, settings=replace(settings, beam=1500), starts=np.array(parents[:1]))
     assert with_.entities[0] == needle
     assert without.evaluations < 300
 
@@ -422,5 +422,5 @@ def test_a_saved_graph_is_the_same(graph: NeighbourGraph, tmp_path: Path) -> Non
         assert (a.indptr == b.indptr).all()
         assert (a.indices == b.indices).all()
     (tmp_path / "0.indices.npy").unlink()
-    with pytest.raises(CheckpointError, match="no similarity graph"):
+    with pytest.raises(BundleCorrupt, match="no similarity graph"):
         NeighbourGraph.load(tmp_path)

@@ -25,8 +25,12 @@ class Made:
         self.version = order.version
         self.started = 0.0
         self.exit_code: int | None = None
+        self.loading = True
         self.told = False
         self.orders: list[Any] = []
+        self.fleets: list[dict[str, Any]] = []
+        self.hangs = False
+        self.pid = id(self)
         self._messages: list[Message] = []
 
     def says(self, kind: Any, version: str | None, reason: str = "", *, ends: bool = False) -> None:
@@ -45,6 +49,16 @@ class Made:
     def refuse(self, reason: str) -> None:
         self.orders.append(("refuse", reason))
 
+    def load_beside(self, version: str) -> None:
+        self.orders.append(("beside", version))
+
+    def tell_fleet(self, fleet: dict[str, Any]) -> None:
+        self.fleets.append(fleet)
+
+    def ping(self) -> None:
+        if not self.hangs:
+            self.says("pong", None)
+
     def kill(self) -> None:
         self.exit_code = -signal.SIGKILL
 
@@ -55,14 +69,14 @@ class Made:
 class Stage:
     """A supervisor with made-up processes and a clock that the test moves."""
 
-    def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch, **settings: Any) -> None:
         self.store = BundleStore(root)
         self.started: list[Made] = []
         self.lines: list[str] = []
         self.now = 1000.0
         monkeypatch.setattr(module, "WorkerProcess", self._start)
         monkeypatch.setattr(module.time, "monotonic", lambda: self.now)
-        self.supervisor = Supervisor(root, ServingSettings(), announce=self.lines.append)
+        self.supervisor = Supervisor(root, ServingSettings(**settings), announce=self.lines.append)
 
     def _start(self, order: Order) -> Made:
         process = Made(order)

@@ -96,6 +96,19 @@ def test_a_user_far_beyond_all_others_is_a_hub(project: Project, events: int, hu
     assert watched.target.hubs == ()
 
 
+@pytest.mark.parametrize(("events", "hubs"), [(40, ()), (50, (Hub(id="robot", degree=50),))])
+def test_a_degree_far_out_among_the_logarithms_is_a_hub(project: Project, events: int, hubs: tuple[Hub, ...]) -> None:
+    # Half of 200 people have 3 events, half 6: the logarithm of 40 lies 5.87 standard deviations above the mean, that
+    # of 50 lies 6.35 (the robot's own degree counted).
+    store = _memory()
+    people = [f"p{number}" for number in range(200)]
+    add_nodes(store, SCHEMA, "Film", ["f1"])
+    add_nodes(store, SCHEMA, "User", [*people, "robot"])
+    users = [*people * 3, *people[:100] * 3, *["robot"] * events]
+    add_edges(store, SCHEMA, WATCHED, [(user, "f1") for user in users], time=range(len(users)))
+    assert statistics(store, SCHEMA, hub_degree=10).relations[0].source.hubs == hubs
+
+
 def test_the_hubs_named_are_the_largest_then_by_id(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "HUBS_SHOWN", 2)
     store = _memory()

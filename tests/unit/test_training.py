@@ -23,11 +23,12 @@ from training.checkpoint import load_checkpoint
 from training.errors import CheckpointError, GraphTooSmall
 from training.evaluate import EvaluationReport, evaluate
 from training.graph import Graph, kept_edges
-from training.holdout import split_newest, supervision_parts
+from training.holdout import split_newest
 from training.inference import embed
 from training.model import TrainedModel
 from training.objectives import similar_tasks
 from training.publish import write_contents
+from training.supervision import supervision_parts
 from training.train import resolved_steps, train
 
 WATCHED = EdgeType(Triple("Person", "WATCHED", "Film"))

@@ -205,13 +205,15 @@ class ZoomerEncoder(Encoder):
         assert isinstance(table, Tensor)
         return table.mean(0).expand(count, -1) if rows is None else table[rows]
 
-    def project_to_onnx(self, graph: OnnxGraph, node_type: str, features: str) -> str:
-        """See ``Encoder.project_to_onnx``."""
+    def project_to_onnx(self, graph: OnnxGraph, node_type: str, features: str, context: str = "") -> str:
+        """See ``Encoder.project_to_onnx``; ``context`` [N, hidden] is added to the node's own focal vector."""
         focal = graph.linear(features, self.input[node_type])
         own = ""
         if node_type in self.learned:
             own = graph.constant(self._learned_vectors(node_type, 1, None))
             focal = graph.op("Add", focal, own)
+        if context:
+            focal = graph.op("Add", focal, context)
         linear, member = self.input[node_type], graph.constant(self.get_buffer(f"member_of_{node_type}"))
         root = graph.number(self.hidden**-0.5)
         query = graph.linear(focal, self.feature_query)

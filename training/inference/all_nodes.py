@@ -149,12 +149,10 @@ class _Pass:
                 state = {each: self._layer(arrays, layer, each, state, first, sent, task.advance) for each in every}
                 states.append(state)
             vectors = {
-                each: self._vectors(arrays, each, features[each], state[each], signals, joined, task.advance)
+                each: self._vectors(arrays, each, features[each], state[each], signals[each], joined, task.advance)
                 for each in self.node_types
             }
-        if joined or not layers:
-            return Embedding(vectors=vectors)
-        return Embedding(vectors=vectors, states=(self._with_signals(arrays, first, signals), *states[1:-1]))
+        return Embedding(vectors=vectors, states=() if joined else tuple(states[:-1]))
 
     def _layer_zero(self, arrays: Arrays, told: Told) -> tuple[dict[str, Floats], dict[str, Floats], dict[str, Floats]]:
         """Features of the types that get vectors, states of all, signals of all; features are made once."""
@@ -259,19 +257,13 @@ class _Pass:
         node_type: str,
         features: Floats,
         state: Floats,
-        signals: dict[str, Floats],
+        signals: Floats,
         joined: bool,
         told: Told,
     ) -> Floats:
-        seen = [each for each in self.model.shape.edge_types if each.node_type == node_type]
-
         def make(first: int, last: int) -> list[Floats]:
-            part = signals[node_type][first:last]
-            if self.signal_width and self.settings.layers:
-                lists = {each: self.lists[each].part(first, last) for each in seen}
-                part = chunks.smoothed_signals(self.model, part, lists, signals)
             own = features[first:last]
-            made = chunks.vectors(self.model, node_type, own, state[first:last], part, joined=joined)
+            made = chunks.vectors(self.model, node_type, own, state[first:last], signals[first:last], joined=joined)
             links = {each: csr.part(first, last) for each, csr in self.graph.links(node_type).items()}
             made[~chunks.known(self.transforms.blocks[node_type], own, links)] = 0.0
             return [made]
@@ -279,24 +271,10 @@ class _Pass:
         width = self.settings.dimension + joined * self.signal_width
         return arrays.fill(f"vectors.{node_type}", len(state), {"vectors": width}, make, told)["vectors"]
 
-    def _with_signals(self, arrays: Arrays, state: dict[str, Floats], signals: dict[str, Floats]) -> dict[str, Floats]:
-        """The published states of layer 0, which carry the signals."""
-        if not self.signal_width:
-            return state
-        found = {}
-        for each in self.every:
-
-            def make(first: int, last: int, each: str = each) -> list[Floats]:
-                return [np.hstack([state[each][first:last], signals[each][first:last]])]
-
-            widths = {"states": self.settings.hidden + self.signal_width}
-            found[each] = arrays.fill(f"published-0.{each}", len(state[each]), widths, make, _nobody)["states"]
-        return found
-
     def _bytes(self) -> int:
         """What features, states and vectors take, float32."""
         own = self.settings
-        width = own.hidden * (2 + own.layers) + 2 * self.signal_width + sum(self.sent_widths)
+        width = own.hidden * (2 + own.layers) + self.signal_width + sum(self.sent_widths)
         found = 4 * width * sum(self.graph.num_nodes(each) for each in self.every)
         for each in self.node_types:
             found += 4 * self.graph.num_nodes(each) * (self.transforms.width(each) + own.dimension)

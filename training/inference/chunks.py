@@ -14,7 +14,6 @@ from model_store.csr import Csr, EdgeType
 from model_store.features import Block
 from training.edge_inputs import edge_inputs
 from training.encoders import Convolution
-from training.signals import added_up
 from training.space_model import SpaceModel
 
 Floats = NDArray[np.float32]
@@ -70,27 +69,10 @@ def next_state(model: SpaceModel, layer: int, state: Floats, focal: Floats, rece
     return _numpy(_convolution(model, layer).received(_tensor(model, state), messages, edges, _tensor(model, focal)))
 
 
-def smoothed_signals(
-    model: SpaceModel, own: Floats, lists: Mapping[EdgeType, Csr], signals: Mapping[str, Floats]
-) -> Floats:
-    """Signals with the mean of the neighbours' (per edge type, then over the edge types present).
-
-    ``lists`` are the nodes' neighbours, rows of ``signals`` of the neighbour type.
-    """
-    total, present = np.zeros(own.shape, np.float32), np.zeros(len(own), np.float32)
-    for each, csr in lists.items():
-        degree = np.diff(csr.indptr)
-        share = np.repeat(1.0 / np.maximum(degree, 1), degree).astype(np.float32)
-        total += added_up(csr, share, signals[each.neighbour_type])
-        present += degree > 0
-    mean = _tensor(model, total / np.maximum(present, 1.0)[:, None])
-    return _numpy(model.smoothed(_tensor(model, own), mean))
-
-
 def vectors(
     model: SpaceModel, node_type: str, features: Floats, state: Floats, signals: Floats, *, joined: bool
 ) -> Floats:
-    """Vectors from the last state and the smoothed signals; ``joined``: before the two are reduced."""
+    """Vectors from the last state and the signals; ``joined``: before the two are reduced."""
     own, part = _tensor(model, state), _tensor(model, signals)
     vector = model.encoder.head(node_type, _tensor(model, features), own)
     if joined:

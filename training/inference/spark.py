@@ -95,7 +95,9 @@ class _SparkPass:
         self._stage("vectors", lambda: self._vectors(features, state))
         vectors = self._collected("vectors", "vector", self.model.settings.dimension, self.node_types)
         widths = self.model.state_widths
-        published = [self._published(layer, width) for layer, width in enumerate(widths)]
+        published = [
+            self._collected(f"layer-{layer}", "state", width, self.every) for layer, width in enumerate(widths)
+        ]
         return Embedding(vectors=vectors, states=tuple(published))
 
     def _write_tables(self) -> None:
@@ -166,13 +168,6 @@ class _SparkPass:
         read = features.where(wanted).select("type", "node", "features", "known")
         joined = state.where(wanted).select("type", "node", "state", "signals").join(read, ["type", "node"])
         return joined.mapInArrow(self.worker.vectors(), "type int, node long, vector binary")
-
-    def _published(self, layer: int, width: int) -> dict[str, Floats]:
-        state = self._collected(f"layer-{layer}", "state", self.model.settings.hidden, self.every)
-        if width == self.model.settings.hidden:
-            return state
-        signals = self._collected(f"layer-{layer}", "signals", self.model.shape.signal_width, self.every)
-        return {name: np.hstack([own, signals[name]]) for name, own in state.items()}
 
     def _collected(self, stage: str, column: str, width: int, names: tuple[str, ...]) -> dict[str, Floats]:
         """A column of a stage as arrays ``[nodes, width]``, filled batch by batch."""

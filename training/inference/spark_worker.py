@@ -82,15 +82,13 @@ class Worker:
         return work
 
     def sent(self, layer: int) -> Mapped:
-        """The map of a layer; in the first the signals go along."""
+        """The map of a layer."""
 
         def work(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
             model, _ = _loaded(self.folder, self.space)
             for batch in batches:
                 with torch.no_grad():
                     payload = chunks.sent(model, layer, rows_of(batch["state"], model.settings.hidden))
-                if layer == 0:
-                    payload = np.hstack([payload, rows_of(batch["signals"], model.shape.signal_width)])
                 yield pa.record_batch(
                     [batch["type"], batch["node"], bytes_of(payload)], names=["neighbour_type", "neighbour", "payload"]
                 )
@@ -98,19 +96,18 @@ class Worker:
         return work
 
     def received(self, layer: int) -> Grouped:
-        """What nodes make of their messages: the next state, and after the first layer the smoothed signals."""
+        """What nodes make of their messages: the next state."""
 
         def work(nodes: pa.Table, messages: pa.Table) -> pa.Table:
             model, _ = _loaded(self.folder, self.space)
             nodes, messages = nodes.sort_by("node"), _ordered(messages)
             node, hidden = _ids(nodes, "node"), model.settings.hidden
-            signal_width = model.shape.signal_width if layer == 0 else 0
             with torch.no_grad():
                 width = chunks.sent(model, layer, np.empty((0, hidden), np.float32)).shape[1]
-                payload = rows_of(messages["payload"], width + signal_width)
+                payload = rows_of(messages["payload"], width)
                 weight = messages["weight"].fill_null(1.0)
                 received = chunks.Received(
-                    sent=payload[:, :width],
+                    sent=payload,
                     sender=np.arange(len(payload)),
                     receiver=np.searchsorted(node, _ids(messages, "node")),
                     kind=_ids(messages, "kind"),
@@ -119,15 +116,8 @@ class Worker:
                 state = rows_of(nodes["state"], hidden)
                 focal = rows_of(nodes["focal"], hidden)
                 found = chunks.next_state(model, layer, state, focal, received)
-                signals = nodes["signals"]
-                if signal_width:
-                    lists = self._adjacency(
-                        messages, node, kinds=model.shape.edge_types, neighbours=np.arange(len(payload))
-                    )
-                    of_all = {each.neighbour_type: payload[:, width:].copy() for each in lists}
-                    own = rows_of(nodes["signals"], signal_width)
-                    signals = bytes_of(chunks.smoothed_signals(model, own, lists, of_all))
-            return pa.table({**_who(nodes), "state": bytes_of(found), "signals": signals, "focal": nodes["focal"]})
+            told = {"state": bytes_of(found), "signals": nodes["signals"], "focal": nodes["focal"]}
+            return pa.table({**_who(nodes), **told})
 
         return work
 
@@ -161,7 +151,6 @@ class Worker:
         links: pa.Table,
         node: NDArray[np.int64],
         *,
-        kinds: tuple[EdgeType, ...] | None = None,
         neighbours: NDArray[np.int64] | None = None,
     ) -> dict[EdgeType, Csr]:
         """Rows are the nodes (ascending) that the links belong to; only edge types of their node type are there."""
@@ -172,7 +161,7 @@ class Worker:
         for number in np.unique(kind):
             own = kind == number
             weight = links["weight"].filter(pa.array(own))
-            found[(kinds or self.edge_types)[number]] = Csr(
+            found[self.edge_types[number]] = Csr(
                 indptr=np.concatenate([[0], np.cumsum(np.bincount(row[own], minlength=len(node)))]).astype(np.int64),
                 indices=neighbour[own].astype(np.int32),
                 weight=None if weight.null_count else np.asarray(weight.to_numpy(), dtype=np.float32),

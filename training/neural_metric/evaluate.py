@@ -10,11 +10,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from training.neural_metric.graph import NeighbourGraph
+from model_store.beam_search import BeamFound, SearchSettings, beam_search
+from model_store.neighbour_graph import NeighbourGraph
 from training.neural_metric.histories import Examples, batches
 from training.neural_metric.scorer import Scorer
-from training.neural_metric.search import Found, beam_search
-from training.neural_metric.settings import SearchSettings
 
 _PAIRS = 60_000
 """Pairs of user and candidate scored at a time: 64 hidden numbers each are 15 MiB."""
@@ -70,7 +69,7 @@ class Agreement:
     """Share of brute force's best k that the search returned (the source's coverage)."""
     evaluations: NDArray[np.int64]
     rounds: NDArray[np.int64]
-    found: tuple[Found, ...]
+    found: tuple[BeamFound, ...]
 
 
 def agreement(

@@ -7,80 +7,18 @@ bring a second OpenMP and give them as their own bytes.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
-from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from graph_store.progress import NoProgress, Progress
-from training.errors import CheckpointError
+from model_store.neighbour_graph import Layer, NeighbourGraph
 from training.neural_metric.hnsw import insert_all
 from training.neural_metric.settings import GraphSettings
 
 _PART = 5000
 """Insertions between reports of progress."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Layer:
-    """The nodes of one layer and their neighbours in it; a layer's nodes are among those of the layer below."""
-
-    nodes: NDArray[np.int64]
-    """``[n]`` entity rows, ascending."""
-    indptr: NDArray[np.int64]
-    """``[n + 1]``."""
-    indices: NDArray[np.int32]
-    """Entity rows; the neighbours of ``nodes[i]`` are ``indices[indptr[i]:indptr[i + 1]]``."""
-
-    def neighbours_of(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Neighbours of entity rows that are in the layer, one after the other, repeats and all."""
-        places = rows if len(self.nodes) == self.nodes[-1] + 1 else np.searchsorted(self.nodes, rows)
-        starts, counts = self.indptr[places], self.indptr[places + 1] - self.indptr[places]
-        within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
-        found: NDArray[np.int64] = self.indices[np.repeat(starts, counts) + within].astype(np.int64)
-        return found
-
-
-@dataclass(frozen=True, kw_only=True)
-class NeighbourGraph:
-    """Layers, the lowest first, which holds every entity; in each, every node is reached from the entry."""
-
-    layers: tuple[Layer, ...]
-    entry: int
-    """Entity row, in every layer."""
-
-    @property
-    def num_entities(self) -> int:
-        return len(self.layers[0].nodes)
-
-    def save(self, folder: Path) -> None:
-        """Write ``graph.json`` and per layer ``<number>.{nodes,indptr,indices}.npy``."""
-        folder.mkdir(parents=True, exist_ok=True)
-        for number, layer in enumerate(self.layers):
-            for name in ("nodes", "indptr", "indices"):
-                np.save(folder / f"{number}.{name}.npy", getattr(layer, name), allow_pickle=False)
-        (folder / "graph.json").write_text(json.dumps({"layers": len(self.layers), "entry": self.entry}))
-
-    @classmethod
-    def load(cls, folder: Path) -> NeighbourGraph:
-        """Read what ``save`` wrote, memory-mapped. Raises CheckpointError where it cannot be read."""
-        try:
-            found = json.loads((folder / "graph.json").read_text())
-            layers = [
-                Layer(
-                    **{
-                        name: np.load(folder / f"{number}.{name}.npy", mmap_mode="r", allow_pickle=False)
-                        for name in ("nodes", "indptr", "indices")
-                    }
-                )
-                for number in range(found["layers"])
-            ]
-            return cls(layers=tuple(layers), entry=int(found["entry"]))
-        except (OSError, ValueError, KeyError) as error:
-            raise CheckpointError(f"{folder} holds no similarity graph that can be read: {error}") from None
 
 
 def build_graph(

@@ -1,4 +1,4 @@
-"""Settings of the neural metric: the scorer, its training, the graph over its entities and the search in it."""
+"""Settings of the neural metric: the scorer, its training and the graph over its entities."""
 
 from __future__ import annotations
 
@@ -71,20 +71,3 @@ class GraphSettings(_Settings):
     """Nodes looked at to choose the neighbours from (efConstruction of HNSW)."""
     seed: int = Field(default=0, ge=0)
     """Of the order of insertion and of who is in the upper layers."""
-
-
-class SearchSettings(_Settings):
-    """The beam search."""
-
-    beam: int = Field(default=200, ge=1)
-    """Best nodes kept in the lowest layer; at least the number of results asked for."""
-    upper_beam: int = Field(default=50, ge=1)
-    """Best nodes kept in the layers above."""
-    width: int | None = Field(default=16, ge=1)
-    """Nodes whose neighbours are scored together in a round; None: all that are new to the beam (the source)."""
-    rounds: int | None = Field(default=None, ge=1)
-    """Rounds in the lowest layer, at most; None: until the beam stays (the source: 3)."""
-    budget: int | None = Field(default=None, ge=1)
-    """Evaluations of the score, at most; None: no limit."""
-    scored_whole: int = Field(default=256, ge=1)
-    """The search begins in the lowest layer of at most so many nodes, all of which are scored."""

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import scipy.sparse as sp
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -16,10 +15,11 @@ from model_store.features import FeatureTransforms
 from training.batches import Batcher
 from training.encoders import Batch
 from training.graph import Graph, engagements
-from training.holdout import supervision_parts
 from training.objectives.candidates import Candidates, comparison, contrast, draw_candidates
 from training.objectives.hard_negatives import HardNegatives
+from training.part_features import part_features
 from training.space_model import SpaceModel, SpaceShape
+from training.supervision import counted, known_pairs, supervision_parts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,28 +51,20 @@ class UserLoss:
         """
         self.own, self.seed = own, seed
         self.parts = supervision_parts(graph, max(2, round(1.0 / own.supervision)), seed)
+        features = part_features(
+            transforms, [part.message for part in self.parts], memory_mib=memory_mib, folder=folder
+        )
         self.batchers = [
-            Batcher(
-                part.message,
-                transforms,
-                shape,
-                own,
-                max_neighbours=limit,
-                seed=seed + number,
-                memory_mib=memory_mib / len(self.parts),
-                folder=folder,
-            )
-            for number, part in enumerate(self.parts)
+            Batcher(part.message, transforms, shape, own, max_neighbours=limit, seed=seed + number, features=each)
+            for number, (part, each) in enumerate(zip(self.parts, features, strict=True))
         ]
-        total = graph.total_nodes
-        users = np.concatenate([part.users for part in self.parts])
-        entities = np.concatenate([part.entities for part in self.parts])
-        self.known = sp.csr_matrix((np.ones(len(users), bool), (users, entities)), shape=(total, total))
-        self.share = np.bincount(entities, minlength=total) / max(len(entities), 1)
+        self.known = known_pairs(graph)
+        asked = sum(len(part.users) for part in self.parts)
+        self.share = np.sum([counted(part.entities, graph.total_nodes) for part in self.parts], axis=0) / max(asked, 1)
         targets = sorted({relation.triple.target for relation in engagements(graph.schema)})
         sources = sorted({relation.triple.source for relation in engagements(graph.schema)})
         self._hard = (
-            HardNegatives(graph, own, queries=sources, entities=targets, edges=len(users), steps=steps)
+            HardNegatives(graph, own, queries=sources, entities=targets, edges=asked, steps=steps)
             if own.hard_negatives
             else None
         )
@@ -89,8 +81,8 @@ class UserLoss:
         rng = np.random.default_rng([self.seed, step])
         chosen = rng.integers(len(part.users), size=min(own.batch_size, len(part.users)))
         candidates = draw_candidates(
-            part.users[chosen],
-            part.entities[chosen],
+            part.users[chosen].astype(np.int64),
+            part.entities[chosen].astype(np.int64),
             settings=own,
             share=self.share,
             pool=self.pool,

@@ -6,7 +6,9 @@ The score that the published vectors keep is::
         + popularity ln(entity's engagements)
 
 Both ends are made of their links alone: of the sums of what their neighbours tell them, and a learned vector of their
-own where training knew them. So users and entities that are new get vectors in the same space.
+own where training knew them. So users and entities that are new get vectors in the same space. Reduced to fewer columns
+the score is kept best where it matters (``refinement``); what that adds to the reduced vector of a node is kept with
+it.
 """
 
 from __future__ import annotations
@@ -28,10 +30,13 @@ from training.graph import Graph, engagements
 from training.space_model import SpaceModel, SpaceShape
 from training.transductive.interactions import Interactions
 from training.transductive.reduction import gram, reduce_inner_products
+from training.transductive.refinement import onto, refine
 
 Floats = NDArray[np.float32]
 TRANSDUCTIVE = ("light_gcn", "matrix_factorisation")
 _NODES_AT_ONCE = 8192
+_MOST_SCORES = 20_000_000_000
+"""Users times entities up to which vectors are refined: all scores are read for it."""
 _LEAST = 1e-12
 
 
@@ -49,6 +54,8 @@ class FactorModel(SpaceModel):
     """Learned vectors, and what the nodes tell their neighbours (``messages``); see the module."""
 
     spectral_scale: Tensor
+    refined_users: Tensor
+    refined_entities: Tensor
 
     def __init__(self, shape: SpaceShape, settings: SpaceSettings) -> None:
         # A space model without an encoder over features: only what is told of it in this class.
@@ -66,6 +73,9 @@ class FactorModel(SpaceModel):
         self.register_buffer("spectral_scale", torch.ones(()))
         for side in ("users", "entities"):
             self.register_buffer(f"projection_of_{side}", torch.zeros(width + 1, settings.dimension))
+        self.refined = bool(settings.refinement) and settings.dimension <= width and users * entities <= _MOST_SCORES
+        for side, count in (("users", users), ("entities", entities)):
+            self.register_buffer(f"refined_{side}", torch.zeros(count if self.refined else 0, settings.dimension))
         self.register_buffer("medians", torch.tensor(shape.medians or (0.0,), dtype=torch.float32))
 
     @property
@@ -97,7 +107,7 @@ class FactorModel(SpaceModel):
         return torch.cat([spectral, learned, degrees.clamp_min(1.0).log()[:, None]], dim=1)
 
     def reduced(self, node_type: str, rows: Tensor) -> Tensor:
-        """The published vectors ``[N, dimension]``."""
+        """The vectors ``[N, dimension]`` of what is known of a node that is new."""
         return rows @ self.get_buffer(f"projection_of_{'users' if self.is_user(node_type) else 'entities'}")
 
     def joined_all(self, graph: Graph) -> dict[str, Floats]:
@@ -131,6 +141,12 @@ class FactorModel(SpaceModel):
         degrees = Interactions.of(graph).entity_degrees
         weights = np.asarray(np.maximum(degrees, 1.0) ** -self.settings.entity_power, np.float32)
         for_users, for_entities = reduce_inner_products(gram(users), gram(entities, weights), self.settings.dimension)
+        if self.refined:
+            start, known = (users @ for_users, entities @ for_entities), Interactions.of(graph).matrix
+            found = refine(users, entities, start, known, self.settings.refinement)
+            for_users, for_entities = onto(entities, found[1]), onto(users, found[0])
+            self.refined_users.copy_(torch.from_numpy(found[0] - users @ for_users))
+            self.refined_entities.copy_(torch.from_numpy(found[1] - entities @ for_entities))
         self.get_buffer("projection_of_users").copy_(torch.from_numpy(for_users))
         self.get_buffer("projection_of_entities").copy_(torch.from_numpy(for_entities))
 
@@ -185,14 +201,19 @@ class FactorModel(SpaceModel):
         links = interactions.matrix if user else interactions.matrix.T.tocsr()
         links = links[interactions.rows_of(node_type)]
         told = self.get_buffer("messages_of_entities" if user else "messages_of_users").cpu().numpy()
-        learned = (self.learned_users if user else self.learned_entities)[self._rows(node_type)].detach().cpu().numpy()
+        rows_of = self._rows(node_type)
+        learned = (self.learned_users if user else self.learned_entities)[rows_of].detach().cpu().numpy()
+        refined = (self.refined_users if user else self.refined_entities)[rows_of] if self.refined else None
         yield np.empty((0, self.settings.dimension if reduce else self.state_widths[0] + 1), np.float32)
         for first in range(0, links.shape[0], _NODES_AT_ONCE):
             part = links[first : first + _NODES_AT_ONCE]
             degrees = np.diff(part.indptr).astype(np.float32)
             own = learned[first : first + _NODES_AT_ONCE]
             rows = self.joined_rows(node_type, *(torch.from_numpy(each) for each in (part @ told, own, degrees)))
-            rows = self.reduced(node_type, rows) if reduce else rows
+            if reduce:
+                rows = self.reduced(node_type, rows)
+                if refined is not None:
+                    rows = rows + refined[first : first + _NODES_AT_ONCE]
             rows[torch.from_numpy(degrees) == 0] = 0.0
             yield rows.numpy()
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from model_store.csr import EdgeType
 from training.graph import Graph, engagements
+from training.link_matrix import LinkMatrix
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +36,11 @@ class Interactions:
         entity_types = tuple(dict.fromkeys(triple.target for triple in triples))
         counts = {name: graph.num_nodes(name) for name in (*user_types, *entity_types)}
         first = {**_offsets(user_types, counts), **_offsets(entity_types, counts)}
+        if len(triples) == 1:
+            # The usual case: the edges lie as they are wanted.
+            links = LinkMatrix.of([graph.csr(EdgeType(triples[0]))], [0.0], counts[triples[0].target], weighted=False)
+            ones_of = (np.ones(links.nnz, np.float32), links.indices, links.indptr)
+            return cls(matrix=sp.csr_matrix(ones_of, shape=links.shape), counts=counts, user_types=user_types)
         rows, columns = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
         for triple in triples:
             csr = graph.csr(EdgeType(triple))
@@ -60,6 +66,17 @@ class Interactions:
     @cached_property
     def entity_degrees(self) -> NDArray[np.float32]:
         return np.asarray(np.bincount(self.matrix.indices, minlength=self.entities), np.float32)
+
+    def links(self, user_power: float, entity_power: float) -> LinkMatrix:
+        """``scaled`` without a copy."""
+        return LinkMatrix(
+            indptr=self.matrix.indptr.astype(np.int64),
+            indices=self.matrix.indices.astype(np.int32, copy=False),
+            weight=None,
+            columns=self.entities,
+            row_scale=(np.maximum(self.user_degrees, 1.0) ** -user_power).astype(np.float64),
+            column_scale=(np.maximum(self.entity_degrees, 1.0) ** -entity_power).astype(np.float64),
+        )
 
     def scaled(self, user_power: float, entity_power: float) -> Any:
         """``D_u^-user_power R D_e^-entity_power`` as CSR; nodes without engagements have rows and columns of zeros."""

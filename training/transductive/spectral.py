@@ -56,9 +56,9 @@ def fit_spectral(
     interactions: Interactions, *, rank: int, user_power: float, entity_power: float, seed: int
 ) -> Spectral:
     """Factorise the interactions; the rank is cut to what the matrix can have."""
-    scaled = interactions.scaled(user_power, entity_power)
+    scaled = interactions.links(user_power, entity_power)
     right = right_factors(scaled, rank, seed)
-    left = scaled @ right
+    left = scaled.times(right)
     strength = np.linalg.norm(left, axis=0)
     first = max(float(strength.max(initial=0.0)), 1e-30)
     there = strength > 1e-6 * first

@@ -27,7 +27,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from kithkin.v1 import model_service_pb2 as kithkin_dot_v1_dot_model__service__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17kithkin/v1/bundle.proto\x12\nkithkin.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ekithkin/v1/model_service.proto\"\x94\x04\n\x0e\x42undleManifest\x12\x16\n\x0e\x66ormat_version\x18\x01 \x01(\x05\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x30\n\x0cpublished_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07project\x18\x04 \x01(\t\x12\x15\n\rsnapshot_hash\x18\x05 \x01(\t\x12:\n\x08software\x18\x06 \x03(\x0b\x32(.kithkin.v1.BundleManifest.SoftwareEntry\x12\x30\n\nnode_types\x18\x07 \x03(\x0b\x32\x1c.kithkin.v1.NodeTypeManifest\x12/\n\trelations\x18\x08 \x03(\x0b\x32\x1c.kithkin.v1.RelationManifest\x12)\n\x06spaces\x18\t \x03(\x0b\x32\x19.kithkin.v1.SpaceManifest\x12+\n\nevaluation\x18\n \x01(\x0b\x32\x17.google.protobuf.Struct\x12.\n\rconfiguration\x18\x0b \x01(\x0b\x32\x17.google.protobuf.Struct\x12\'\n\x05\x66iles\x18\x0c \x03(\x0b\x32\x18.kithkin.v1.FileChecksum\x1a/\n\rSoftwareEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"o\n\x10NodeTypeManifest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04role\x18\x02 \x01(\t\x12\r\n\x05\x63ount\x18\x03 \x01(\x03\x12\x30\n\nproperties\x18\x04 \x03(\x0b\x32\x1c.kithkin.v1.PropertyManifest\"p\n\x10PropertyManifest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04type\x18\x02 \x01(\t\x12\x0c\n\x04show\x18\x03 \x01(\x08\x12\x0e\n\x06\x66ilter\x18\x04 \x01(\x08\x12\x0f\n\x07\x66\x65\x61ture\x18\x05 \x01(\t\x12\x11\n\tdimension\x18\x06 \x01(\x05\"]\n\x10RelationManifest\x12\x0e\n\x06source\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0e\n\x06target\x18\x03 \x01(\t\x12\x0c\n\x04role\x18\x04 \x01(\t\x12\r\n\x05\x65\x64ges\x18\x05 \x01(\x03\"\x95\x02\n\rSpaceManifest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\"\n\x06metric\x18\x02 \x01(\x0e\x32\x12.kithkin.v1.Metric\x12\x11\n\tdimension\x18\x03 \x01(\x05\x12\x12\n\nnode_types\x18\x04 \x03(\t\x12*\n\x07indexes\x18\x05 \x03(\x0b\x32\x19.kithkin.v1.IndexManifest\x12-\n\x08\x65ncoders\x18\x06 \x03(\x0b\x32\x1b.kithkin.v1.EncoderManifest\x12\x0e\n\x06layers\x18\x07 \x01(\x05\x12(\n\nedge_types\x18\x08 \x03(\x0b\x32\x14.kithkin.v1.EdgeType\x12\x16\n\x0emax_neighbours\x18\t \x01(\x05\"a\n\x0f\x45ncoderManifest\x12\x11\n\tnode_type\x18\x01 \x01(\t\x12\x0c\n\x04onnx\x18\x02 \x01(\t\x12\x15\n\rfeature_width\x18\x03 \x01(\x05\x12\x16\n\x0emax_difference\x18\x04 \x01(\x01\"J\n\x08\x45\x64geType\x12\x0e\n\x06source\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0e\n\x06target\x18\x03 \x01(\t\x12\x10\n\x08reversed\x18\x04 \x01(\x08\"\xc5\x01\n\rIndexManifest\x12\x11\n\tnode_type\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x14\n\x0c\x65xact_reason\x18\x03 \x01(\t\x12\x15\n\rscann_version\x18\x04 \x01(\t\x12\x0e\n\x06leaves\x18\x05 \x01(\x05\x12\x18\n\x10leaves_to_search\x18\x06 \x01(\x05\x12\x0f\n\x07reorder\x18\x07 \x01(\x05\x12\x14\n\x0crecall_at_10\x18\x08 \x01(\x01\x12\x15\n\rrecall_target\x18\t \x01(\x01\";\n\x0c\x46ileChecksum\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\r\n\x05\x62ytes\x18\x02 \x01(\x03\x12\x0e\n\x06sha256\x18\x03 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17kithkin/v1/bundle.proto\x12\nkithkin.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ekithkin/v1/model_service.proto\"\xc0\x04\n\x0e\x42undleManifest\x12\x16\n\x0e\x66ormat_version\x18\x01 \x01(\x05\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x30\n\x0cpublished_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07project\x18\x04 \x01(\t\x12\x15\n\rsnapshot_hash\x18\x05 \x01(\t\x12:\n\x08software\x18\x06 \x03(\x0b\x32(.kithkin.v1.BundleManifest.SoftwareEntry\x12\x30\n\nnode_types\x18\x07 \x03(\x0b\x32\x1c.kithkin.v1.NodeTypeManifest\x12/\n\trelations\x18\x08 \x03(\x0b\x32\x1c.kithkin.v1.RelationManifest\x12)\n\x06spaces\x18\t \x03(\x0b\x32\x19.kithkin.v1.SpaceManifest\x12+\n\nevaluation\x18\n \x01(\x0b\x32\x17.google.protobuf.Struct\x12.\n\rconfiguration\x18\x0b \x01(\x0b\x32\x17.google.protobuf.Struct\x12\'\n\x05\x66iles\x18\x0c \x03(\x0b\x32\x18.kithkin.v1.FileChecksum\x12*\n\x06neural\x18\r \x01(\x0b\x32\x1a.kithkin.v1.NeuralManifest\x1a/\n\rSoftwareEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"o\n\x10NodeTypeManifest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04role\x18\x02 \x01(\t\x12\r\n\x05\x63ount\x18\x03 \x01(\x03\x12\x30\n\nproperties\x18\x04 \x03(\x0b\x32\x1c.kithkin.v1.PropertyManifest\"p\n\x10PropertyManifest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04type\x18\x02 \x01(\t\x12\x0c\n\x04show\x18\x03 \x01(\x08\x12\x0e\n\x06\x66ilter\x18\x04 \x01(\x08\x12\x0f\n\x07\x66\x65\x61ture\x18\x05 \x01(\t\x12\x11\n\tdimension\x18\x06 \x01(\x05\"l\n\x10RelationManifest\x12\x0e\n\x06source\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0e\n\x06target\x18\x03 \x01(\t\x12\x0c\n\x04role\x18\x04 \x01(\t\x12\r\n\x05\x65\x64ges\x18\x05 \x01(\x03\x12\r\n\x05timed\x18\x06 \x01(\x08\"\xbf\x02\n\rSpaceManifest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\"\n\x06metric\x18\x02 \x01(\x0e\x32\x12.kithkin.v1.Metric\x12\x11\n\tdimension\x18\x03 \x01(\x05\x12\x12\n\nnode_types\x18\x04 \x03(\t\x12*\n\x07indexes\x18\x05 \x03(\x0b\x32\x19.kithkin.v1.IndexManifest\x12-\n\x08\x65ncoders\x18\x06 \x03(\x0b\x32\x1b.kithkin.v1.EncoderManifest\x12\x0e\n\x06layers\x18\x07 \x01(\x05\x12(\n\nedge_types\x18\x08 \x03(\x0b\x32\x14.kithkin.v1.EdgeType\x12\x16\n\x0emax_neighbours\x18\t \x01(\x05\x12(\n\x05\x66ocal\x18\n \x01(\x0b\x32\x19.kithkin.v1.FocalManifest\"v\n\rFocalManifest\x12\x11\n\trelevance\x18\x01 \x01(\t\x12\x0f\n\x07\x66\x61n_out\x18\x02 \x01(\x05\x12\x12\n\nnode_types\x18\x03 \x03(\t\x12-\n\x08\x65ncoders\x18\x04 \x03(\x0b\x32\x1b.kithkin.v1.EncoderManifest\"a\n\x0f\x45ncoderManifest\x12\x11\n\tnode_type\x18\x01 \x01(\t\x12\x0c\n\x04onnx\x18\x02 \x01(\t\x12\x15\n\rfeature_width\x18\x03 \x01(\x05\x12\x16\n\x0emax_difference\x18\x04 \x01(\x01\"J\n\x08\x45\x64geType\x12\x0e\n\x06source\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0e\n\x06target\x18\x03 \x01(\t\x12\x10\n\x08reversed\x18\x04 \x01(\x08\"\xc5\x01\n\rIndexManifest\x12\x11\n\tnode_type\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x14\n\x0c\x65xact_reason\x18\x03 \x01(\t\x12\x15\n\rscann_version\x18\x04 \x01(\t\x12\x0e\n\x06leaves\x18\x05 \x01(\x05\x12\x18\n\x10leaves_to_search\x18\x06 \x01(\x05\x12\x0f\n\x07reorder\x18\x07 \x01(\x05\x12\x14\n\x0crecall_at_10\x18\x08 \x01(\x01\x12\x15\n\rrecall_target\x18\t \x01(\x01\"\xb3\x03\n\x0eNeuralManifest\x12\x0e\n\x06scorer\x18\x01 \x01(\t\x12*\n\x06inputs\x18\x02 \x03(\x0b\x32\x1a.kithkin.v1.TensorManifest\x12$\n\x06\x65vents\x18\x03 \x01(\x0b\x32\x14.kithkin.v1.EdgeType\x12\x12\n\nmax_events\x18\x04 \x01(\x05\x12\x11\n\tdimension\x18\x05 \x01(\x05\x12\x13\n\x0bmean_degree\x18\x06 \x01(\x01\x12\x12\n\nmax_degree\x18\x07 \x01(\x05\x12\x0e\n\x06layers\x18\x08 \x01(\x05\x12\x0c\n\x04\x62\x65\x61m\x18\t \x01(\x05\x12\r\n\x05width\x18\n \x01(\x05\x12\x1b\n\x0emax_difference\x18\x0b \x01(\x01H\x00\x88\x01\x01\x12\x0e\n\x06source\x18\x0c \x01(\t\x12\x0f\n\x07overlap\x18\r \x01(\x01\x12\x16\n\x0eoverlap_target\x18\x0e \x01(\x01\x12\x17\n\x0fshare_evaluated\x18\x0f \x01(\x01\x12\x15\n\rnetwork_calls\x18\x10 \x01(\x01\x12\x12\n\naudited_at\x18\x11 \x01(\x05\x12\x15\n\raudited_users\x18\x12 \x01(\x05\x42\x11\n\x0f_max_difference\";\n\x0eTensorManifest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04type\x18\x02 \x01(\t\x12\r\n\x05shape\x18\x03 \x03(\t\";\n\x0c\x46ileChecksum\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\r\n\x05\x62ytes\x18\x02 \x01(\x03\x12\x0e\n\x06sha256\x18\x03 \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,23 +37,29 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_BUNDLEMANIFEST_SOFTWAREENTRY']._loaded_options = None
   _globals['_BUNDLEMANIFEST_SOFTWAREENTRY']._serialized_options = b'8\001'
   _globals['_BUNDLEMANIFEST']._serialized_start=135
-  _globals['_BUNDLEMANIFEST']._serialized_end=667
-  _globals['_BUNDLEMANIFEST_SOFTWAREENTRY']._serialized_start=620
-  _globals['_BUNDLEMANIFEST_SOFTWAREENTRY']._serialized_end=667
-  _globals['_NODETYPEMANIFEST']._serialized_start=669
-  _globals['_NODETYPEMANIFEST']._serialized_end=780
-  _globals['_PROPERTYMANIFEST']._serialized_start=782
-  _globals['_PROPERTYMANIFEST']._serialized_end=894
-  _globals['_RELATIONMANIFEST']._serialized_start=896
-  _globals['_RELATIONMANIFEST']._serialized_end=989
-  _globals['_SPACEMANIFEST']._serialized_start=992
-  _globals['_SPACEMANIFEST']._serialized_end=1269
-  _globals['_ENCODERMANIFEST']._serialized_start=1271
-  _globals['_ENCODERMANIFEST']._serialized_end=1368
-  _globals['_EDGETYPE']._serialized_start=1370
-  _globals['_EDGETYPE']._serialized_end=1444
-  _globals['_INDEXMANIFEST']._serialized_start=1447
-  _globals['_INDEXMANIFEST']._serialized_end=1644
-  _globals['_FILECHECKSUM']._serialized_start=1646
-  _globals['_FILECHECKSUM']._serialized_end=1705
+  _globals['_BUNDLEMANIFEST']._serialized_end=711
+  _globals['_BUNDLEMANIFEST_SOFTWAREENTRY']._serialized_start=664
+  _globals['_BUNDLEMANIFEST_SOFTWAREENTRY']._serialized_end=711
+  _globals['_NODETYPEMANIFEST']._serialized_start=713
+  _globals['_NODETYPEMANIFEST']._serialized_end=824
+  _globals['_PROPERTYMANIFEST']._serialized_start=826
+  _globals['_PROPERTYMANIFEST']._serialized_end=938
+  _globals['_RELATIONMANIFEST']._serialized_start=940
+  _globals['_RELATIONMANIFEST']._serialized_end=1048
+  _globals['_SPACEMANIFEST']._serialized_start=1051
+  _globals['_SPACEMANIFEST']._serialized_end=1370
+  _globals['_FOCALMANIFEST']._serialized_start=1372
+  _globals['_FOCALMANIFEST']._serialized_end=1490
+  _globals['_ENCODERMANIFEST']._serialized_start=1492
+  _globals['_ENCODERMANIFEST']._serialized_end=1589
+  _globals['_EDGETYPE']._serialized_start=1591
+  _globals['_EDGETYPE']._serialized_end=1665
+  _globals['_INDEXMANIFEST']._serialized_start=1668
+  _globals['_INDEXMANIFEST']._serialized_end=1865
+  _globals['_NEURALMANIFEST']._serialized_start=1868
+  _globals['_NEURALMANIFEST']._serialized_end=2303
+  _globals['_TENSORMANIFEST']._serialized_start=2305
+  _globals['_TENSORMANIFEST']._serialized_end=2364
+  _globals['_FILECHECKSUM']._serialized_start=2366
+  _globals['_FILECHECKSUM']._serialized_end=2425
 # @@protoc_insertion_point(module_scope)

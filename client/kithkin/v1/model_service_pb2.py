@@ -26,7 +26,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ekithkin/v1/model_service.proto\x12\nkithkin.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x12\n\x10GetStatusRequest\"\xac\x01\n\x11GetStatusResponse\x12\x16\n\x0eserver_version\x18\x01 \x01(\t\x12(\n\x06\x62undle\x18\x02 \x01(\x0b\x32\x18.kithkin.v1.BundleStatus\x12)\n\x06uptime\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\nworker_pid\x18\x04 \x01(\x03\x12\x16\n\x0erefused_bundle\x18\x05 \x01(\t\"\xf3\x01\n\x0c\x42undleStatus\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x30\n\x0cpublished_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rsnapshot_hash\x18\x03 \x01(\t\x12\'\n\x06spaces\x18\x04 \x03(\x0b\x32\x17.kithkin.v1.SpaceStatus\x12\x32\n\x05nodes\x18\x05 \x03(\x0b\x32#.kithkin.v1.BundleStatus.NodesEntry\x1a,\n\nNodesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"|\n\x0bSpaceStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\"\n\x06metric\x18\x02 \x01(\x0e\x32\x12.kithkin.v1.Metric\x12\x11\n\tdimension\x18\x03 \x01(\x05\x12(\n\x07indexes\x18\x04 \x03(\x0b\x32\x17.kithkin.v1.IndexStatus\"\x82\x01\n\x0bIndexStatus\x12\x11\n\tnode_type\x18\x01 \x01(\t\x12\x0f\n\x07vectors\x18\x02 \x01(\x03\x12\x0c\n\x04kind\x18\x03 \x01(\t\x12\x14\n\x0c\x65xact_reason\x18\x04 \x01(\t\x12\x14\n\x0crecall_at_10\x18\x05 \x01(\x01\x12\x15\n\rrecall_target\x18\x06 \x01(\x01\";\n\x12ListBundlesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"Z\n\x13ListBundlesResponse\x12*\n\x07\x62undles\x18\x01 \x03(\x0b\x32\x19.kithkin.v1.BundleSummary\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xfe\x01\n\rBundleSummary\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x30\n\x0cpublished_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rsnapshot_hash\x18\x03 \x01(\t\x12\x33\n\x05nodes\x18\x04 \x03(\x0b\x32$.kithkin.v1.BundleSummary.NodesEntry\x12\x0e\n\x06\x61\x63tive\x18\x05 \x01(\x08\x12\x0f\n\x07serving\x18\x06 \x01(\x08\x12\x0f\n\x07problem\x18\x07 \x01(\t\x1a,\n\nNodesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"(\n\x15\x41\x63tivateBundleRequest\x12\x0f\n\x07version\x18\x01 \x01(\t\"C\n\x16\x41\x63tivateBundleResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x18\n\x10previous_version\x18\x02 \x01(\t\"\x17\n\x15RollbackBundleRequest\"C\n\x16RollbackBundleResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x18\n\x10previous_version\x18\x02 \x01(\t*?\n\x06Metric\x12\x16\n\x12METRIC_UNSPECIFIED\x10\x00\x12\n\n\x06\x43OSINE\x10\x01\x12\x11\n\rINNER_PRODUCT\x10\x02\x32\xe2\x02\n\x0cModelService\x12J\n\tGetStatus\x12\x1c.kithkin.v1.GetStatusRequest\x1a\x1d.kithkin.v1.GetStatusResponse\"\x00\x12P\n\x0bListBundles\x12\x1e.kithkin.v1.ListBundlesRequest\x1a\x1f.kithkin.v1.ListBundlesResponse\"\x00\x12Y\n\x0e\x41\x63tivateBundle\x12!.kithkin.v1.ActivateBundleRequest\x1a\".kithkin.v1.ActivateBundleResponse\"\x00\x12Y\n\x0eRollbackBundle\x12!.kithkin.v1.RollbackBundleRequest\x1a\".kithkin.v1.RollbackBundleResponse\"\x00\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ekithkin/v1/model_service.proto\x12\nkithkin.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x12\n\x10GetStatusRequest\"\x8e\x02\n\x11GetStatusResponse\x12\x16\n\x0eserver_version\x18\x01 \x01(\t\x12(\n\x06\x62undle\x18\x02 \x01(\x0b\x32\x18.kithkin.v1.BundleStatus\x12)\n\x06uptime\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\nworker_pid\x18\x04 \x01(\x03\x12\x16\n\x0erefused_bundle\x18\x05 \x01(\t\x12\x0f\n\x07workers\x18\x06 \x01(\x05\x12\x17\n\x0fworkers_serving\x18\x07 \x01(\x05\x12\x0e\n\x06\x62\x65side\x18\x08 \x03(\t\x12&\n\x05\x64\x65lta\x18\t \x01(\x0b\x32\x17.kithkin.v1.DeltaStatus\"f\n\x0b\x44\x65ltaStatus\x12\r\n\x05\x66resh\x18\x01 \x01(\x03\x12\x0f\n\x07\x63hanged\x18\x02 \x01(\x03\x12\x0f\n\x07\x64\x65leted\x18\x03 \x01(\x03\x12&\n\x03lag\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xf3\x01\n\x0c\x42undleStatus\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x30\n\x0cpublished_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rsnapshot_hash\x18\x03 \x01(\t\x12\'\n\x06spaces\x18\x04 \x03(\x0b\x32\x17.kithkin.v1.SpaceStatus\x12\x32\n\x05nodes\x18\x05 \x03(\x0b\x32#.kithkin.v1.BundleStatus.NodesEntry\x1a,\n\nNodesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"|\n\x0bSpaceStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\"\n\x06metric\x18\x02 \x01(\x0e\x32\x12.kithkin.v1.Metric\x12\x11\n\tdimension\x18\x03 \x01(\x05\x12(\n\x07indexes\x18\x04 \x03(\x0b\x32\x17.kithkin.v1.IndexStatus\"\x82\x01\n\x0bIndexStatus\x12\x11\n\tnode_type\x18\x01 \x01(\t\x12\x0f\n\x07vectors\x18\x02 \x01(\x03\x12\x0c\n\x04kind\x18\x03 \x01(\t\x12\x14\n\x0c\x65xact_reason\x18\x04 \x01(\t\x12\x14\n\x0crecall_at_10\x18\x05 \x01(\x01\x12\x15\n\rrecall_target\x18\x06 \x01(\x01\";\n\x12ListBundlesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"Z\n\x13ListBundlesResponse\x12*\n\x07\x62undles\x18\x01 \x03(\x0b\x32\x19.kithkin.v1.BundleSummary\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xfe\x01\n\rBundleSummary\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x30\n\x0cpublished_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rsnapshot_hash\x18\x03 \x01(\t\x12\x33\n\x05nodes\x18\x04 \x03(\x0b\x32$.kithkin.v1.BundleSummary.NodesEntry\x12\x0e\n\x06\x61\x63tive\x18\x05 \x01(\x08\x12\x0f\n\x07serving\x18\x06 \x01(\x08\x12\x0f\n\x07problem\x18\x07 \x01(\t\x1a,\n\nNodesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"(\n\x15\x41\x63tivateBundleRequest\x12\x0f\n\x07version\x18\x01 \x01(\t\"C\n\x16\x41\x63tivateBundleResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x18\n\x10previous_version\x18\x02 \x01(\t\"\x17\n\x15RollbackBundleRequest\"C\n\x16RollbackBundleResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x18\n\x10previous_version\x18\x02 \x01(\t*?\n\x06Metric\x12\x16\n\x12METRIC_UNSPECIFIED\x10\x00\x12\n\n\x06\x43OSINE\x10\x01\x12\x11\n\rINNER_PRODUCT\x10\x02\x32\xe2\x02\n\x0cModelService\x12J\n\tGetStatus\x12\x1c.kithkin.v1.GetStatusRequest\x1a\x1d.kithkin.v1.GetStatusResponse\"\x00\x12P\n\x0bListBundles\x12\x1e.kithkin.v1.ListBundlesRequest\x1a\x1f.kithkin.v1.ListBundlesResponse\"\x00\x12Y\n\x0e\x41\x63tivateBundle\x12!.kithkin.v1.ActivateBundleRequest\x1a\".kithkin.v1.ActivateBundleResponse\"\x00\x12Y\n\x0eRollbackBundle\x12!.kithkin.v1.RollbackBundleRequest\x1a\".kithkin.v1.RollbackBundleResponse\"\x00\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,36 +37,38 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_BUNDLESTATUS_NODESENTRY']._serialized_options = b'8\001'
   _globals['_BUNDLESUMMARY_NODESENTRY']._loaded_options = None
   _globals['_BUNDLESUMMARY_NODESENTRY']._serialized_options = b'8\001'
-  _globals['_METRIC']._serialized_start=1426
-  _globals['_METRIC']._serialized_end=1489
+  _globals['_METRIC']._serialized_start=1628
+  _globals['_METRIC']._serialized_end=1691
   _globals['_GETSTATUSREQUEST']._serialized_start=111
   _globals['_GETSTATUSREQUEST']._serialized_end=129
   _globals['_GETSTATUSRESPONSE']._serialized_start=132
-  _globals['_GETSTATUSRESPONSE']._serialized_end=304
-  _globals['_BUNDLESTATUS']._serialized_start=307
-  _globals['_BUNDLESTATUS']._serialized_end=550
-  _globals['_BUNDLESTATUS_NODESENTRY']._serialized_start=506
-  _globals['_BUNDLESTATUS_NODESENTRY']._serialized_end=550
-  _globals['_SPACESTATUS']._serialized_start=552
-  _globals['_SPACESTATUS']._serialized_end=676
-  _globals['_INDEXSTATUS']._serialized_start=679
-  _globals['_INDEXSTATUS']._serialized_end=809
-  _globals['_LISTBUNDLESREQUEST']._serialized_start=811
-  _globals['_LISTBUNDLESREQUEST']._serialized_end=870
-  _globals['_LISTBUNDLESRESPONSE']._serialized_start=872
-  _globals['_LISTBUNDLESRESPONSE']._serialized_end=962
-  _globals['_BUNDLESUMMARY']._serialized_start=965
-  _globals['_BUNDLESUMMARY']._serialized_end=1219
-  _globals['_BUNDLESUMMARY_NODESENTRY']._serialized_start=506
-  _globals['_BUNDLESUMMARY_NODESENTRY']._serialized_end=550
-  _globals['_ACTIVATEBUNDLEREQUEST']._serialized_start=1221
-  _globals['_ACTIVATEBUNDLEREQUEST']._serialized_end=1261
-  _globals['_ACTIVATEBUNDLERESPONSE']._serialized_start=1263
-  _globals['_ACTIVATEBUNDLERESPONSE']._serialized_end=1330
-  _globals['_ROLLBACKBUNDLEREQUEST']._serialized_start=1332
-  _globals['_ROLLBACKBUNDLEREQUEST']._serialized_end=1355
-  _globals['_ROLLBACKBUNDLERESPONSE']._serialized_start=1357
-  _globals['_ROLLBACKBUNDLERESPONSE']._serialized_end=1424
-  _globals['_MODELSERVICE']._serialized_start=1492
-  _globals['_MODELSERVICE']._serialized_end=1846
+  _globals['_GETSTATUSRESPONSE']._serialized_end=402
+  _globals['_DELTASTATUS']._serialized_start=404
+  _globals['_DELTASTATUS']._serialized_end=506
+  _globals['_BUNDLESTATUS']._serialized_start=509
+  _globals['_BUNDLESTATUS']._serialized_end=752
+  _globals['_BUNDLESTATUS_NODESENTRY']._serialized_start=708
+  _globals['_BUNDLESTATUS_NODESENTRY']._serialized_end=752
+  _globals['_SPACESTATUS']._serialized_start=754
+  _globals['_SPACESTATUS']._serialized_end=878
+  _globals['_INDEXSTATUS']._serialized_start=881
+  _globals['_INDEXSTATUS']._serialized_end=1011
+  _globals['_LISTBUNDLESREQUEST']._serialized_start=1013
+  _globals['_LISTBUNDLESREQUEST']._serialized_end=1072
+  _globals['_LISTBUNDLESRESPONSE']._serialized_start=1074
+  _globals['_LISTBUNDLESRESPONSE']._serialized_end=1164
+  _globals['_BUNDLESUMMARY']._serialized_start=1167
+  _globals['_BUNDLESUMMARY']._serialized_end=1421
+  _globals['_BUNDLESUMMARY_NODESENTRY']._serialized_start=708
+  _globals['_BUNDLESUMMARY_NODESENTRY']._serialized_end=752
+  _globals['_ACTIVATEBUNDLEREQUEST']._serialized_start=1423
+  _globals['_ACTIVATEBUNDLEREQUEST']._serialized_end=1463
+  _globals['_ACTIVATEBUNDLERESPONSE']._serialized_start=1465
+  _globals['_ACTIVATEBUNDLERESPONSE']._serialized_end=1532
+  _globals['_ROLLBACKBUNDLEREQUEST']._serialized_start=1534
+  _globals['_ROLLBACKBUNDLEREQUEST']._serialized_end=1557
+  _globals['_ROLLBACKBUNDLERESPONSE']._serialized_start=1559
+  _globals['_ROLLBACKBUNDLERESPONSE']._serialized_end=1626
+  _globals['_MODELSERVICE']._serialized_start=1694
+  _globals['_MODELSERVICE']._serialized_end=2048
 # @@protoc_insertion_point(module_scope)

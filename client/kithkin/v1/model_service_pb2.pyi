@@ -25,18 +25,38 @@ class GetStatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class GetStatusResponse(_message.Message):
-    __slots__ = ("server_version", "bundle", "uptime", "worker_pid", "refused_bundle")
+    __slots__ = ("server_version", "bundle", "uptime", "worker_pid", "refused_bundle", "workers", "workers_serving", "beside", "delta")
     SERVER_VERSION_FIELD_NUMBER: _ClassVar[int]
     BUNDLE_FIELD_NUMBER: _ClassVar[int]
     UPTIME_FIELD_NUMBER: _ClassVar[int]
     WORKER_PID_FIELD_NUMBER: _ClassVar[int]
     REFUSED_BUNDLE_FIELD_NUMBER: _ClassVar[int]
+    WORKERS_FIELD_NUMBER: _ClassVar[int]
+    WORKERS_SERVING_FIELD_NUMBER: _ClassVar[int]
+    BESIDE_FIELD_NUMBER: _ClassVar[int]
+    DELTA_FIELD_NUMBER: _ClassVar[int]
     server_version: str
     bundle: BundleStatus
     uptime: _duration_pb2.Duration
     worker_pid: int
     refused_bundle: str
-    def __init__(self, server_version: _Optional[str] = ..., bundle: _Optional[_Union[BundleStatus, _Mapping]] = ..., uptime: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., worker_pid: _Optional[int] = ..., refused_bundle: _Optional[str] = ...) -> None: ...
+    workers: int
+    workers_serving: int
+    beside: _containers.RepeatedScalarFieldContainer[str]
+    delta: DeltaStatus
+    def __init__(self, server_version: _Optional[str] = ..., bundle: _Optional[_Union[BundleStatus, _Mapping]] = ..., uptime: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., worker_pid: _Optional[int] = ..., refused_bundle: _Optional[str] = ..., workers: _Optional[int] = ..., workers_serving: _Optional[int] = ..., beside: _Optional[_Iterable[str]] = ..., delta: _Optional[_Union[DeltaStatus, _Mapping]] = ...) -> None: ...
+
+class DeltaStatus(_message.Message):
+    __slots__ = ("fresh", "changed", "deleted", "lag")
+    FRESH_FIELD_NUMBER: _ClassVar[int]
+    CHANGED_FIELD_NUMBER: _ClassVar[int]
+    DELETED_FIELD_NUMBER: _ClassVar[int]
+    LAG_FIELD_NUMBER: _ClassVar[int]
+    fresh: int
+    changed: int
+    deleted: int
+    lag: _duration_pb2.Duration
+    def __init__(self, fresh: _Optional[int] = ..., changed: _Optional[int] = ..., deleted: _Optional[int] = ..., lag: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class BundleStatus(_message.Message):
     __slots__ = ("version", "published_at", "snapshot_hash", "spaces", "nodes")

@@ -26,7 +26,7 @@ from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 from kithkin.v1 import types_pb2 as kithkin_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"kithkin/v1/retrieval_service.proto\x12\nkithkin.v1\x1a\x17google/rpc/status.proto\x1a\x16kithkin/v1/types.proto\"\x81\x02\n\x1cSearchSimilarEntitiesRequest\x12%\n\x06\x65ntity\x18\x01 \x01(\x0b\x32\x13.kithkin.v1.NodeRefH\x00\x12$\n\x06vector\x18\x02 \x01(\x0b\x32\x12.kithkin.v1.VectorH\x00\x12\x30\n\tdescribed\x18\x03 \x01(\x0b\x32\x1b.kithkin.v1.DescribedEntityH\x00\x12\x13\n\x0btarget_type\x18\x04 \x01(\t\x12\r\n\x05top_k\x18\x05 \x01(\x05\x12$\n\x07\x65xclude\x18\x06 \x03(\x0b\x32\x13.kithkin.v1.NodeRef\x12\x0f\n\x07reasons\x18\x07 \x01(\x05\x42\x07\n\x05query\"p\n\x1dSearchSimilarEntitiesResponse\x12\'\n\x07results\x18\x01 \x03(\x0b\x32\x16.kithkin.v1.ScoredNode\x12&\n\x04info\x18\x02 \x01(\x0b\x32\x18.kithkin.v1.ResponseInfo\"_\n!BatchSearchSimilarEntitiesRequest\x12:\n\x08requests\x18\x01 \x03(\x0b\x32(.kithkin.v1.SearchSimilarEntitiesRequest\"\x87\x01\n\"BatchSearchSimilarEntitiesResponse\x12\x39\n\x05items\x18\x01 \x03(\x0b\x32*.kithkin.v1.BatchSearchSimilarEntitiesItem\x12&\n\x04info\x18\x02 \x01(\x0b\x32\x18.kithkin.v1.ResponseInfo\"\x8f\x01\n\x1e\x42\x61tchSearchSimilarEntitiesItem\x12=\n\x08response\x18\x01 \x01(\x0b\x32).kithkin.v1.SearchSimilarEntitiesResponseH\x00\x12#\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\t\n\x07outcome\"\xb9\x02\n\x1eRetrieveEntitiesForUserRequest\x12#\n\x04user\x18\x01 \x01(\x0b\x32\x13.kithkin.v1.NodeRefH\x00\x12\'\n\x06\x65vents\x18\x02 \x01(\x0b\x32\x15.kithkin.v1.EventListH\x00\x12$\n\x06vector\x18\x03 \x01(\x0b\x32\x12.kithkin.v1.VectorH\x00\x12\x13\n\x0btarget_type\x18\x04 \x01(\t\x12\r\n\x05top_k\x18\x05 \x01(\x05\x12$\n\x07\x65xclude\x18\x06 \x03(\x0b\x32\x13.kithkin.v1.NodeRef\x12\x17\n\x0finclude_engaged\x18\x07 \x01(\x08\x12&\n\x08\x66\x61llback\x18\x08 \x01(\x0e\x32\x14.kithkin.v1.Fallback\x12\x0f\n\x07reasons\x18\t \x01(\x05\x42\x07\n\x05query\"r\n\x1fRetrieveEntitiesForUserResponse\x12\'\n\x07results\x18\x01 \x03(\x0b\x32\x16.kithkin.v1.ScoredNode\x12&\n\x04info\x18\x02 \x01(\x0b\x32\x18.kithkin.v1.ResponseInfo\"c\n#BatchRetrieveEntitiesForUserRequest\x12<\n\x08requests\x18\x01 \x03(\x0b\x32*.kithkin.v1.RetrieveEntitiesForUserRequest\"\x8b\x01\n$BatchRetrieveEntitiesForUserResponse\x12;\n\x05items\x18\x01 \x03(\x0b\x32,.kithkin.v1.BatchRetrieveEntitiesForUserItem\x12&\n\x04info\x18\x02 \x01(\x0b\x32\x18.kithkin.v1.ResponseInfo\"\x93\x01\n BatchRetrieveEntitiesForUserItem\x12?\n\x08response\x18\x01 \x01(\x0b\x32+.kithkin.v1.RetrieveEntitiesForUserResponseH\x00\x12#\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\t\n\x07outcome\"\xd8\x01\n\x1dRetrieveUsersForEntityRequest\x12%\n\x06\x65ntity\x18\x01 \x01(\x0b\x32\x13.kithkin.v1.NodeRefH\x00\x12$\n\x06vector\x18\x02 \x01(\x0b\x32\x12.kithkin.v1.VectorH\x00\x12\x13\n\x0btarget_type\x18\x03 \x01(\t\x12\r\n\x05top_k\x18\x04 \x01(\x05\x12$\n\x07\x65xclude\x18\x05 \x03(\x0b\x32\x13.kithkin.v1.NodeRef\x12\x17\n\x0finclude_engaged\x18\x06 \x01(\x08\x42\x07\n\x05query\"q\n\x1eRetrieveUsersForEntityResponse\x12\'\n\x07results\x18\x01 \x03(\x0b\x32\x16.kithkin.v1.ScoredNode\x12&\n\x04info\x18\x02 \x01(\x0b\x32\x18.kithkin.v1.ResponseInfo\"Q\n\x14\x45mbedEntitiesRequest\x12*\n\x05items\x18\x01 \x03(\x0b\x32\x1b.kithkin.v1.EmbedEntityItem\x12\r\n\x05space\x18\x02 \x01(\t\"s\n\x0f\x45mbedEntityItem\x12%\n\x06\x65ntity\x18\x01 \x01(\x0b\x32\x13.kithkin.v1.NodeRefH\x00\x12\x30\n\tdescribed\x18\x02 \x01(\x0b\x32\x1b.kithkin.v1.DescribedEntityH\x00\x42\x07\n\x05query\"d\n\x15\x45mbedEntitiesResponse\x12#\n\x07vectors\x18\x01 \x03(\x0b\x32\x12.kithkin.v1.Vector\x12&\n\x04info\x18\x02 \x01(\x0b\x32\x18.kithkin.v1.ResponseInfo\"y\n\x18\x45xplainSimilarityRequest\x12#\n\x06source\x18\x01 \x01(\x0b\x32\x13.kithkin.v1.NodeRef\x12#\n\x06target\x18\x02 \x01(\x0b\x32\x13.kithkin.v1.NodeRef\x12\x13\n\x0bmax_reasons\x18\x03 \x01(\x05\"\xca\x01\n\x19\x45xplainSimilarityResponse\x12 \n\x06source\x18\x01 \x01(\x0b\x32\x10.kithkin.v1.Node\x12 \n\x06target\x18\x02 \x01(\x0b\x32\x10.kithkin.v1.Node\x12\x12\n\x05score\x18\x03 \x01(\x02H\x00\x88\x01\x01\x12#\n\x07reasons\x18\x04 \x03(\x0b\x32\x12.kithkin.v1.Reason\x12&\n\x04info\x18\x05 \x01(\x0b\x32\x18.kithkin.v1.ResponseInfoB\x08\n\x06_score\"f\n\x10GetEntityRequest\x12\"\n\x03ref\x18\x01 \x01(\x0b\x32\x13.kithkin.v1.NodeRefH\x00\x12%\n\x04name\x18\x02 \x01(\x0b\x32\x15.kithkin.v1.NameQueryH\x00\x42\x07\n\x05query\"\'\n\tNameQuery\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04type\x18\x02 \x01(\t\"\\\n\x11GetEntityResponse\x12\x1f\n\x05nodes\x18\x01 \x03(\x0b\x32\x10.kithkin.v1.Node\x12&\n\x04info\x18\x02 \x01(\x0b\x32\x18.kithkin.v1.ResponseInfo2\xf8\x06\n\x10RetrievalService\x12n\n\x15SearchSimilarEntities\x12(.kithkin.v1.SearchSimilarEntitiesRequest\x1a).kithkin.v1.SearchSimilarEntitiesResponse\"\x00\x12}\n\x1a\x42\x61tchSearchSimilarEntities\x12-.kithkin.v1.BatchSearchSimilarEntitiesRequest\x1a..kithkin.v1.BatchSearchSimilarEntitiesResponse\"\x00\x12t\n\x17RetrieveEntitiesForUser\x12*.kithkin.v1.RetrieveEntitiesForUserRequest\x1a+.kithkin.v1.RetrieveEntitiesForUserResponse\"\x00\x12\x83\x01\n\x1c\x42\x61tchRetrieveEntitiesForUser\x12/.kithkin.v1.BatchRetrieveEntitiesForUserRequest\x1a\x30.kithkin.v1.BatchRetrieveEntitiesForUserResponse\"\x00\x12q\n\x16RetrieveUsersForEntity\x12).kithkin.v1.RetrieveUsersForEntityRequest\x1a*.kithkin.v1.RetrieveUsersForEntityResponse\"\x00\x12V\n\rEmbedEntities\x12 .kithkin.v1.EmbedEntitiesRequest\x1a!.kithkin.v1.EmbedEntitiesResponse\"\x00\x12\x62\n\x11\x45xplainSimilarity\x12$.kithkin.v1.ExplainSimilarityRequest\x1a%.kithkin.v1.ExplainSimilarityResponse\"\x00\x12J\n\tGetEntity\x12\x1c.kithkin.v1.GetEntityRequest\x1a\x1d.kithkin.v1.GetEntityResponse\"\x00\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"kithkin/v1/retrieval_service.proto\x12\nkithkin.v1\x1a\x17google/rpc/status.proto\x1a\x16kithkin/v1/types.proto\"\xf6\x02\n\x1cSearchSimilarEntitiesRequest\x12%\n\x06\x65ntity\x18\x01 \x01(\x0b\x32\x13.kithkin.v1.NodeRefH\x00\x12$\n\x06vector\x18\x02 \x01(\x0b\x32\x12.kithkin.v1.VectorH\x00\x12\x30\n\tdescribed\x18\x03 \x01(\x0b\x32\x1b.kithkin.v1.DescribedEntityH\x00\x12\x13\n\x0btarget_type\x18\x04 \x01(\t\x12\r\n\x05top_k\x18\x05 \x01(\x05\x12$\n\x07\x65xclude\x18\x06 \x03(\x0b\x32\x13.kithkin.v1.NodeRef\x12\x0f\n\x07reasons\x18\x07 \x01(\x05\x12\"\n\x06\x66ilter\x18\x08 \x01(\x0b\x32\x12.kithkin.v1.Filter\x12\x16\n\tmin_score\x18\t \x01(\x02H\x01\x88\x01\x01\x12\x11\n\tdiversity\x18\n \x01(\x02\x12\x16\n\x0e\x62undle_version\x18\x0b \x01(\tB\x07\n\x05queryB\x0c\n\n_min_score\"p\n\x1dSearchSimilarEntitiesResponse\x12\'\n\x07results\x18\x01 \x03(\x0b\x32\x16.kithkin.v1.ScoredNode\x12&\n\x04info\x18\x02 \x01(\x0b\x32\x18.kithkin.v1.ResponseInfo\"_\n!BatchSearchSimilarEntitiesRequest\x12:\n\x08requests\x18\x01 \x03(\x0b\x32(.kithkin.v1.SearchSimilarEntitiesRequest\"\x87\x01\n\"BatchSearchSimilarEntitiesResponse\x12\x39\n\x05items\x18\x01 \x03(\x0b\x32*.kithkin.v1.BatchSearchSimilarEntitiesItem\x12&\n\x04info\x18\x02 \x01(\x0b\x32\x18.kithkin.v1.ResponseInfo\"\x8f\x01\n\x1e\x42\x61tchSearchSimilarEntitiesItem\x12=\n\x08response\x18\x01 \x01(\x0b\x32).kithkin.v1.SearchSimilarEntitiesResponseH\x00\x12#\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\t\n\x07outcome\"\xf6\x03\n\x1eRetrieveEntitiesForUserRequest\x12#\n\x04user\x18\x01 \x01(\x0b\x32\x13.kithkin.v1.NodeRefH\x00\x12\'\n\x06\x65vents\x18\x02 \x01(\x0b\x32\x15.kithkin.v1.EventListH\x00\x12$\n\x06vector\x18\x03 \x01(\x0b\x32\x12.kithkin.v1.VectorH\x00\x12\x13\n\x0btarget_type\x18\x04 \x01(\t\x12\r\n\x05top_k\x18\x05 \x01(\x05\x12$\n\x07\x65xclude\x18\x06 \x03(\x0b\x32\x13.kithkin.v1.NodeRef\x12\x17\n\x0finclude_engaged\x18\x07 \x01(\x08\x12&\n\x08\x66\x61llback\x18\x08 \x01(\x0e\x32\x14.kithkin.v1.Fallback\x12\x0f\n\x07reasons\x18\t \x01(\x05\x12\"\n\x06\x66ilter\x18\n \x01(\x0b\x32\x12.kithkin.v1.Filter\x12\x16\n\tmin_score\x18\x0b \x01(\x02H\x01\x88\x01\x01\x12\x11\n\tdiversity\x18\x0c \x01(\x02\x12\x16\n\x0e\x62undle_version\x18\r \x01(\t\x12 \n\x05score\x18\x0e \x01(\x0e\x32\x11.kithkin.v1.Score\x12$\n\x07\x63ontext\x18\x0f \x01(\x0b\x32\x13.kithkin.v1.ContextB\x07\n\x05queryB\x0c\n\n_min_score\"r\n\x1fRetrieveEntitiesForUserResponse\x12\'\n\x07results\x18\x01 \x03(\x0b\x32\x16.kithkin.v1.ScoredNode\x12&\n\x04info\x18\x02 \x01(\x0b\x32\x18.kithkin.v1.ResponseInfo\"c\n#BatchRetrieveEntitiesForUserRequest\x12<\n\x08requests\x18\x01 \x03(\x0b\x32*.kithkin.v1.RetrieveEntitiesForUserRequest\"\x8b\x01\n$BatchRetrieveEntitiesForUserResponse\x12;\n\x05items\x18\x01 \x03(\x0b\x32,.kithkin.v1.BatchRetrieveEntitiesForUserItem\x12&\n\x04info\x18\x02 \x01(\x0b\x32\x18.kithkin.v1.ResponseInfo\"\x93\x01\n BatchRetrieveEntitiesForUserItem\x12?\n\x08response\x18\x01 \x01(\x0b\x32+.kithkin.v1.RetrieveEntitiesForUserResponseH\x00\x12#\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\t\n\x07outcome\"\xba\x02\n\x1dRetrieveUsersForEntityRequest\x12%\n\x06\x65ntity\x18\x01 \x01(\x0b\x32\x13.kithkin.v1.NodeRefH\x00\x12$\n\x06vector\x18\x02 \x01(\x0b\x32\x12.kithkin.v1.VectorH\x00\x12\x13\n\x0btarget_type\x18\x03 \x01(\t\x12\r\n\x05top_k\x18\x04 \x01(\x05\x12$\n\x07\x65xclude\x18\x05 \x03(\x0b\x32\x13.kithkin.v1.NodeRef\x12\x17\n\x0finclude_engaged\x18\x06 \x01(\x08\x12\"\n\x06\x66ilter\x18\x07 \x01(\x0b\x32\x12.kithkin.v1.Filter\x12\x16\n\tmin_score\x18\x08 \x01(\x02H\x01\x88\x01\x01\x12\x16\n\x0e\x62undle_version\x18\t \x01(\tB\x07\n\x05queryB\x0c\n\n_min_score\"q\n\x1eRetrieveUsersForEntityResponse\x12\'\n\x07results\x18\x01 \x03(\x0b\x32\x16.kithkin.v1.ScoredNode\x12&\n\x04info\x18\x02 \x01(\x0b\x32\x18.kithkin.v1.ResponseInfo\"\x98\x01\n\x11ScorePairsRequest\x12#\n\x05pairs\x18\x01 \x03(\x0b\x32\x14.kithkin.v1.NodePair\x12$\n\x07\x63ontext\x18\x02 \x01(\x0b\x32\x13.kithkin.v1.Context\x12 \n\x05score\x18\x03 \x01(\x0e\x32\x11.kithkin.v1.Score\x12\x16\n\x0e\x62undle_version\x18\x04 \x01(\t\"T\n\x08NodePair\x12#\n\x06source\x18\x01 \x01(\x0b\x32\x13.kithkin.v1.NodeRef\x12#\n\x06target\x18\x02 \x01(\x0b\x32\x13.kithkin.v1.NodeRef\"g\n\x12ScorePairsResponse\x12)\n\x05items\x18\x01 \x03(\x0b\x32\x1a.kithkin.v1.ScorePairsItem\x12&\n\x04info\x18\x02 \x01(\x0b\x32\x18.kithkin.v1.ResponseInfo\"Q\n\x0eScorePairsItem\x12\x0f\n\x05score\x18\x01 \x01(\x02H\x00\x12#\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\t\n\x07outcome\"U\n\x11\x45mbedUsersRequest\x12(\n\x05items\x18\x01 \x03(\x0b\x32\x19.kithkin.v1.EmbedUserItem\x12\x16\n\x0e\x62undle_version\x18\x02 \x01(\t\"f\n\rEmbedUserItem\x12#\n\x04user\x18\x01 \x01(\x0b\x32\x13.kithkin.v1.NodeRefH\x00\x12\'\n\x06\x65vents\x18\x02 \x01(\x0b\x32\x15.kithkin.v1.EventListH\x00\x42\x07\n\x05query\"a\n\x12\x45mbedUsersResponse\x12#\n\x07vectors\x18\x01 \x03(\x0b\x32\x12.kithkin.v1.Vector\x12&\n\x04info\x18\x02 \x01(\x0b\x32\x18.kithkin.v1.ResponseInfo\"i\n\x14\x45mbedEntitiesRequest\x12*\n\x05items\x18\x01 \x03(\x0b\x32\x1b.kithkin.v1.EmbedEntityItem\x12\r\n\x05space\x18\x02 \x01(\t\x12\x16\n\x0e\x62undle_version\x18\x03 \x01(\t\"s\n\x0f\x45mbedEntityItem\x12%\n\x06\x65ntity\x18\x01 \x01(\x0b\x32\x13.kithkin.v1.NodeRefH\x00\x12\x30\n\tdescribed\x18\x02 \x01(\x0b\x32\x1b.kithkin.v1.DescribedEntityH\x00\x42\x07\n\x05query\"d\n\x15\x45mbedEntitiesResponse\x12#\n\x07vectors\x18\x01 \x03(\x0b\x32\x12.kithkin.v1.Vector\x12&\n\x04info\x18\x02 \x01(\x0b\x32\x18.kithkin.v1.ResponseInfo\"y\n\x18\x45xplainSimilarityRequest\x12#\n\x06source\x18\x01 \x01(\x0b\x32\x13.kithkin.v1.NodeRef\x12#\n\x06target\x18\x02 \x01(\x0b\x32\x13.kithkin.v1.NodeRef\x12\x13\n\x0bmax_reasons\x18\x03 \x01(\x05\"\x8a\x02\n\x19\x45xplainSimilarityResponse\x12 \n\x06source\x18\x01 \x01(\x0b\x32\x10.kithkin.v1.Node\x12 \n\x06target\x18\x02 \x01(\x0b\x32\x10.kithkin.v1.Node\x12\x12\n\x05score\x18\x03 \x01(\x02H\x00\x88\x01\x01\x12#\n\x07reasons\x18\x04 \x03(\x0b\x32\x12.kithkin.v1.Reason\x12&\n\x04info\x18\x05 \x01(\x0b\x32\x18.kithkin.v1.ResponseInfo\x12\x1c\n\x0f\x65xplained_score\x18\x06 \x01(\x02H\x01\x88\x01\x01\x12\x0c\n\x04rest\x18\x07 \x01(\tB\x08\n\x06_scoreB\x12\n\x10_explained_score\"f\n\x10GetEntityRequest\x12\"\n\x03ref\x18\x01 \x01(\x0b\x32\x13.kithkin.v1.NodeRefH\x00\x12%\n\x04name\x18\x02 \x01(\x0b\x32\x15.kithkin.v1.NameQueryH\x00\x42\x07\n\x05query\"\'\n\tNameQuery\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04type\x18\x02 \x01(\t\"\\\n\x11GetEntityResponse\x12\x1f\n\x05nodes\x18\x01 \x03(\x0b\x32\x10.kithkin.v1.Node\x12&\n\x04info\x18\x02 \x01(\x0b\x32\x18.kithkin.v1.ResponseInfo\"\x85\x01\n\x13ListEntitiesRequest\x12\x0c\n\x04type\x18\x01 \x01(\t\x12\"\n\x06\x66ilter\x18\x02 \x01(\x0b\x32\x12.kithkin.v1.Filter\x12\x15\n\rname_contains\x18\x03 \x01(\t\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\x12\n\npage_token\x18\x05 \x01(\t\"x\n\x14ListEntitiesResponse\x12\x1f\n\x05nodes\x18\x01 \x03(\x0b\x32\x10.kithkin.v1.Node\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12&\n\x04info\x18\x03 \x01(\x0b\x32\x18.kithkin.v1.ResponseInfo2\xeb\x08\n\x10RetrievalService\x12n\n\x15SearchSimilarEntities\x12(.kithkin.v1.SearchSimilarEntitiesRequest\x1a).kithkin.v1.SearchSimilarEntitiesResponse\"\x00\x12}\n\x1a\x42\x61tchSearchSimilarEntities\x12-.kithkin.v1.BatchSearchSimilarEntitiesRequest\x1a..kithkin.v1.BatchSearchSimilarEntitiesResponse\"\x00\x12t\n\x17RetrieveEntitiesForUser\x12*.kithkin.v1.RetrieveEntitiesForUserRequest\x1a+.kithkin.v1.RetrieveEntitiesForUserResponse\"\x00\x12\x83\x01\n\x1c\x42\x61tchRetrieveEntitiesForUser\x12/.kithkin.v1.BatchRetrieveEntitiesForUserRequest\x1a\x30.kithkin.v1.BatchRetrieveEntitiesForUserResponse\"\x00\x12q\n\x16RetrieveUsersForEntity\x12).kithkin.v1.RetrieveUsersForEntityRequest\x1a*.kithkin.v1.RetrieveUsersForEntityResponse\"\x00\x12M\n\nScorePairs\x12\x1d.kithkin.v1.ScorePairsRequest\x1a\x1e.kithkin.v1.ScorePairsResponse\"\x00\x12V\n\rEmbedEntities\x12 .kithkin.v1.EmbedEntitiesRequest\x1a!.kithkin.v1.EmbedEntitiesResponse\"\x00\x12M\n\nEmbedUsers\x12\x1d.kithkin.v1.EmbedUsersRequest\x1a\x1e.kithkin.v1.EmbedUsersResponse\"\x00\x12\x62\n\x11\x45xplainSimilarity\x12$.kithkin.v1.ExplainSimilarityRequest\x1a%.kithkin.v1.ExplainSimilarityResponse\"\x00\x12J\n\tGetEntity\x12\x1c.kithkin.v1.GetEntityRequest\x1a\x1d.kithkin.v1.GetEntityResponse\"\x00\x12S\n\x0cListEntities\x12\x1f.kithkin.v1.ListEntitiesRequest\x1a .kithkin.v1.ListEntitiesResponse\"\x00\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,45 +34,63 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'kithkin.v1.retrieval_servic
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_SEARCHSIMILARENTITIESREQUEST']._serialized_start=100
-  _globals['_SEARCHSIMILARENTITIESREQUEST']._serialized_end=357
-  _globals['_SEARCHSIMILARENTITIESRESPONSE']._serialized_start=359
-  _globals['_SEARCHSIMILARENTITIESRESPONSE']._serialized_end=471
-  _globals['_BATCHSEARCHSIMILARENTITIESREQUEST']._serialized_start=473
-  _globals['_BATCHSEARCHSIMILARENTITIESREQUEST']._serialized_end=568
-  _globals['_BATCHSEARCHSIMILARENTITIESRESPONSE']._serialized_start=571
-  _globals['_BATCHSEARCHSIMILARENTITIESRESPONSE']._serialized_end=706
-  _globals['_BATCHSEARCHSIMILARENTITIESITEM']._serialized_start=709
-  _globals['_BATCHSEARCHSIMILARENTITIESITEM']._serialized_end=852
-  _globals['_RETRIEVEENTITIESFORUSERREQUEST']._serialized_start=855
-  _globals['_RETRIEVEENTITIESFORUSERREQUEST']._serialized_end=1168
-  _globals['_RETRIEVEENTITIESFORUSERRESPONSE']._serialized_start=1170
-  _globals['_RETRIEVEENTITIESFORUSERRESPONSE']._serialized_end=1284
-  _globals['_BATCHRETRIEVEENTITIESFORUSERREQUEST']._serialized_start=1286
-  _globals['_BATCHRETRIEVEENTITIESFORUSERREQUEST']._serialized_end=1385
-  _globals['_BATCHRETRIEVEENTITIESFORUSERRESPONSE']._serialized_start=1388
-  _globals['_BATCHRETRIEVEENTITIESFORUSERRESPONSE']._serialized_end=1527
-  _globals['_BATCHRETRIEVEENTITIESFORUSERITEM']._serialized_start=1530
-  _globals['_BATCHRETRIEVEENTITIESFORUSERITEM']._serialized_end=1677
-  _globals['_RETRIEVEUSERSFORENTITYREQUEST']._serialized_start=1680
-  _globals['_RETRIEVEUSERSFORENTITYREQUEST']._serialized_end=1896
-  _globals['_RETRIEVEUSERSFORENTITYRESPONSE']._serialized_start=1898
-  _globals['_RETRIEVEUSERSFORENTITYRESPONSE']._serialized_end=2011
-  _globals['_EMBEDENTITIESREQUEST']._serialized_start=2013
-  _globals['_EMBEDENTITIESREQUEST']._serialized_end=2094
-  _globals['_EMBEDENTITYITEM']._serialized_start=2096
-  _globals['_EMBEDENTITYITEM']._serialized_end=2211
-  _globals['_EMBEDENTITIESRESPONSE']._serialized_start=2213
-  _globals['_EMBEDENTITIESRESPONSE']._serialized_end=2313
-  _globals['_EXPLAINSIMILARITYREQUEST']._serialized_start=2315
-  _globals['_EXPLAINSIMILARITYREQUEST']._serialized_end=2436
-  _globals['_EXPLAINSIMILARITYRESPONSE']._serialized_start=2439
-  _globals['_EXPLAINSIMILARITYRESPONSE']._serialized_end=2641
-  _globals['_GETENTITYREQUEST']._serialized_start=2643
-  _globals['_GETENTITYREQUEST']._serialized_end=2745
-  _globals['_NAMEQUERY']._serialized_start=2747
-  _globals['_NAMEQUERY']._serialized_end=2786
-  _globals['_GETENTITYRESPONSE']._serialized_start=2788
-  _globals['_GETENTITYRESPONSE']._serialized_end=2880
-  _globals['_RETRIEVALSERVICE']._serialized_start=2883
-  _globals['_RETRIEVALSERVICE']._serialized_end=3771
+  _globals['_SEARCHSIMILARENTITIESREQUEST']._serialized_end=474
+  _globals['_SEARCHSIMILARENTITIESRESPONSE']._serialized_start=476
+  _globals['_SEARCHSIMILARENTITIESRESPONSE']._serialized_end=588
+  _globals['_BATCHSEARCHSIMILARENTITIESREQUEST']._serialized_start=590
+  _globals['_BATCHSEARCHSIMILARENTITIESREQUEST']._serialized_end=685
+  _globals['_BATCHSEARCHSIMILARENTITIESRESPONSE']._serialized_start=688
+  _globals['_BATCHSEARCHSIMILARENTITIESRESPONSE']._serialized_end=823
+  _globals['_BATCHSEARCHSIMILARENTITIESITEM']._serialized_start=826
+  _globals['_BATCHSEARCHSIMILARENTITIESITEM']._serialized_end=969
+  _globals['_RETRIEVEENTITIESFORUSERREQUEST']._serialized_start=972
+  _globals['_RETRIEVEENTITIESFORUSERREQUEST']._serialized_end=1474
+  _globals['_RETRIEVEENTITIESFORUSERRESPONSE']._serialized_start=1476
+  _globals['_RETRIEVEENTITIESFORUSERRESPONSE']._serialized_end=1590
+  _globals['_BATCHRETRIEVEENTITIESFORUSERREQUEST']._serialized_start=1592
+  _globals['_BATCHRETRIEVEENTITIESFORUSERREQUEST']._serialized_end=1691
+  _globals['_BATCHRETRIEVEENTITIESFORUSERRESPONSE']._serialized_start=1694
+  _globals['_BATCHRETRIEVEENTITIESFORUSERRESPONSE']._serialized_end=1833
+  _globals['_BATCHRETRIEVEENTITIESFORUSERITEM']._serialized_start=1836
+  _globals['_BATCHRETRIEVEENTITIESFORUSERITEM']._serialized_end=1983
+  _globals['_RETRIEVEUSERSFORENTITYREQUEST']._serialized_start=1986
+  _globals['_RETRIEVEUSERSFORENTITYREQUEST']._serialized_end=2300
+  _globals['_RETRIEVEUSERSFORENTITYRESPONSE']._serialized_start=2302
+  _globals['_RETRIEVEUSERSFORENTITYRESPONSE']._serialized_end=2415
+  _globals['_SCOREPAIRSREQUEST']._serialized_start=2418
+  _globals['_SCOREPAIRSREQUEST']._serialized_end=2570
+  _globals['_NODEPAIR']._serialized_start=2572
+  _globals['_NODEPAIR']._serialized_end=2656
+  _globals['_SCOREPAIRSRESPONSE']._serialized_start=2658
+  _globals['_SCOREPAIRSRESPONSE']._serialized_end=2761
+  _globals['_SCOREPAIRSITEM']._serialized_start=2763
+  _globals['_SCOREPAIRSITEM']._serialized_end=2844
+  _globals['_EMBEDUSERSREQUEST']._serialized_start=2846
+  _globals['_EMBEDUSERSREQUEST']._serialized_end=2931
+  _globals['_EMBEDUSERITEM']._serialized_start=2933
+  _globals['_EMBEDUSERITEM']._serialized_end=3035
+  _globals['_EMBEDUSERSRESPONSE']._serialized_start=3037
+  _globals['_EMBEDUSERSRESPONSE']._serialized_end=3134
+  _globals['_EMBEDENTITIESREQUEST']._serialized_start=3136
+  _globals['_EMBEDENTITIESREQUEST']._serialized_end=3241
+  _globals['_EMBEDENTITYITEM']._serialized_start=3243
+  _globals['_EMBEDENTITYITEM']._serialized_end=3358
+  _globals['_EMBEDENTITIESRESPONSE']._serialized_start=3360
+  _globals['_EMBEDENTITIESRESPONSE']._serialized_end=3460
+  _globals['_EXPLAINSIMILARITYREQUEST']._serialized_start=3462
+  _globals['_EXPLAINSIMILARITYREQUEST']._serialized_end=3583
+  _globals['_EXPLAINSIMILARITYRESPONSE']._serialized_start=3586
+  _globals['_EXPLAINSIMILARITYRESPONSE']._serialized_end=3852
+  _globals['_GETENTITYREQUEST']._serialized_start=3854
+  _globals['_GETENTITYREQUEST']._serialized_end=3956
+  _globals['_NAMEQUERY']._serialized_start=3958
+  _globals['_NAMEQUERY']._serialized_end=3997
+  _globals['_GETENTITYRESPONSE']._serialized_start=3999
+  _globals['_GETENTITYRESPONSE']._serialized_end=4091
+  _globals['_LISTENTITIESREQUEST']._serialized_start=4094
+  _globals['_LISTENTITIESREQUEST']._serialized_end=4227
+  _globals['_LISTENTITIESRESPONSE']._serialized_start=4229
+  _globals['_LISTENTITIESRESPONSE']._serialized_end=4349
+  _globals['_RETRIEVALSERVICE']._serialized_start=4352
+  _globals['_RETRIEVALSERVICE']._serialized_end=5483
 # @@protoc_insertion_point(module_scope)

@@ -59,10 +59,20 @@ class RetrievalServiceStub:
                 request_serializer=kithkin_dot_v1_dot_retrieval__service__pb2.RetrieveUsersForEntityRequest.SerializeToString,
                 response_deserializer=kithkin_dot_v1_dot_retrieval__service__pb2.RetrieveUsersForEntityResponse.FromString,
                 _registered_method=True)
+        self.ScorePairs = channel.unary_unary(
+                '/kithkin.v1.RetrievalService/ScorePairs',
+                request_serializer=kithkin_dot_v1_dot_retrieval__service__pb2.ScorePairsRequest.SerializeToString,
+                response_deserializer=kithkin_dot_v1_dot_retrieval__service__pb2.ScorePairsResponse.FromString,
+                _registered_method=True)
         self.EmbedEntities = channel.unary_unary(
                 '/kithkin.v1.RetrievalService/EmbedEntities',
                 request_serializer=kithkin_dot_v1_dot_retrieval__service__pb2.EmbedEntitiesRequest.SerializeToString,
                 response_deserializer=kithkin_dot_v1_dot_retrieval__service__pb2.EmbedEntitiesResponse.FromString,
+                _registered_method=True)
+        self.EmbedUsers = channel.unary_unary(
+                '/kithkin.v1.RetrievalService/EmbedUsers',
+                request_serializer=kithkin_dot_v1_dot_retrieval__service__pb2.EmbedUsersRequest.SerializeToString,
+                response_deserializer=kithkin_dot_v1_dot_retrieval__service__pb2.EmbedUsersResponse.FromString,
                 _registered_method=True)
         self.ExplainSimilarity = channel.unary_unary(
                 '/kithkin.v1.RetrievalService/ExplainSimilarity',
@@ -73,6 +83,11 @@ class RetrievalServiceStub:
                 '/kithkin.v1.RetrievalService/GetEntity',
                 request_serializer=kithkin_dot_v1_dot_retrieval__service__pb2.GetEntityRequest.SerializeToString,
                 response_deserializer=kithkin_dot_v1_dot_retrieval__service__pb2.GetEntityResponse.FromString,
+                _registered_method=True)
+        self.ListEntities = channel.unary_unary(
+                '/kithkin.v1.RetrievalService/ListEntities',
+                request_serializer=kithkin_dot_v1_dot_retrieval__service__pb2.ListEntitiesRequest.SerializeToString,
+                response_deserializer=kithkin_dot_v1_dot_retrieval__service__pb2.ListEntitiesResponse.FromString,
                 _registered_method=True)
 
 
@@ -114,8 +129,22 @@ class RetrievalServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ScorePairs(self, request, context):
+        """Returns the scores of given pairs: of a user and an entity (space `user`), or of two entities (space `similar`).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def EmbedEntities(self, request, context):
         """Returns the vectors of entities, in the graph or described. Default space: `similar`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def EmbedUsers(self, request, context):
+        """Returns the vectors of users, by id or by recent events. Space: `user`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -130,6 +159,13 @@ class RetrievalServiceServicer:
 
     def GetEntity(self, request, context):
         """Returns one node with its shown properties, by id or by name.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListEntities(self, request, context):
+        """Returns the nodes of a type, a page at a time, by id.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -163,10 +199,20 @@ def add_RetrievalServiceServicer_to_server(servicer, server):
                     request_deserializer=kithkin_dot_v1_dot_retrieval__service__pb2.RetrieveUsersForEntityRequest.FromString,
                     response_serializer=kithkin_dot_v1_dot_retrieval__service__pb2.RetrieveUsersForEntityResponse.SerializeToString,
             ),
+            'ScorePairs': grpc.unary_unary_rpc_method_handler(
+                    servicer.ScorePairs,
+                    request_deserializer=kithkin_dot_v1_dot_retrieval__service__pb2.ScorePairsRequest.FromString,
+                    response_serializer=kithkin_dot_v1_dot_retrieval__service__pb2.ScorePairsResponse.SerializeToString,
+            ),
             'EmbedEntities': grpc.unary_unary_rpc_method_handler(
                     servicer.EmbedEntities,
                     request_deserializer=kithkin_dot_v1_dot_retrieval__service__pb2.EmbedEntitiesRequest.FromString,
                     response_serializer=kithkin_dot_v1_dot_retrieval__service__pb2.EmbedEntitiesResponse.SerializeToString,
+            ),
+            'EmbedUsers': grpc.unary_unary_rpc_method_handler(
+                    servicer.EmbedUsers,
+                    request_deserializer=kithkin_dot_v1_dot_retrieval__service__pb2.EmbedUsersRequest.FromString,
+                    response_serializer=kithkin_dot_v1_dot_retrieval__service__pb2.EmbedUsersResponse.SerializeToString,
             ),
             'ExplainSimilarity': grpc.unary_unary_rpc_method_handler(
                     servicer.ExplainSimilarity,
@@ -177,6 +223,11 @@ def add_RetrievalServiceServicer_to_server(servicer, server):
                     servicer.GetEntity,
                     request_deserializer=kithkin_dot_v1_dot_retrieval__service__pb2.GetEntityRequest.FromString,
                     response_serializer=kithkin_dot_v1_dot_retrieval__service__pb2.GetEntityResponse.SerializeToString,
+            ),
+            'ListEntities': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListEntities,
+                    request_deserializer=kithkin_dot_v1_dot_retrieval__service__pb2.ListEntitiesRequest.FromString,
+                    response_serializer=kithkin_dot_v1_dot_retrieval__service__pb2.ListEntitiesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -325,6 +376,33 @@ class RetrievalService:
             _registered_method=True)
 
     @staticmethod
+    def ScorePairs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/kithkin.v1.RetrievalService/ScorePairs',
+            kithkin_dot_v1_dot_retrieval__service__pb2.ScorePairsRequest.SerializeToString,
+            kithkin_dot_v1_dot_retrieval__service__pb2.ScorePairsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def EmbedEntities(request,
             target,
             options=(),
@@ -341,6 +419,33 @@ class RetrievalService:
             '/kithkin.v1.RetrievalService/EmbedEntities',
             kithkin_dot_v1_dot_retrieval__service__pb2.EmbedEntitiesRequest.SerializeToString,
             kithkin_dot_v1_dot_retrieval__service__pb2.EmbedEntitiesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EmbedUsers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/kithkin.v1.RetrievalService/EmbedUsers',
+            kithkin_dot_v1_dot_retrieval__service__pb2.EmbedUsersRequest.SerializeToString,
+            kithkin_dot_v1_dot_retrieval__service__pb2.EmbedUsersResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -395,6 +500,33 @@ class RetrievalService:
             '/kithkin.v1.RetrievalService/GetEntity',
             kithkin_dot_v1_dot_retrieval__service__pb2.GetEntityRequest.SerializeToString,
             kithkin_dot_v1_dot_retrieval__service__pb2.GetEntityResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListEntities(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/kithkin.v1.RetrievalService/ListEntities',
+            kithkin_dot_v1_dot_retrieval__service__pb2.ListEntitiesRequest.SerializeToString,
+            kithkin_dot_v1_dot_retrieval__service__pb2.ListEntitiesResponse.FromString,
             options,
             channel_credentials,
             insecure,

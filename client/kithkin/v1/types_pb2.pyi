@@ -11,6 +11,11 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class Score(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    SCORE_UNSPECIFIED: _ClassVar[Score]
+    NEURAL: _ClassVar[Score]
+
 class Fallback(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     FALLBACK_UNSPECIFIED: _ClassVar[Fallback]
@@ -40,6 +45,14 @@ class ErrorReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     NO_PREVIOUS_BUNDLE: _ClassVar[ErrorReason]
     BUNDLES_NOT_MANAGED: _ClassVar[ErrorReason]
     ACTIVATION_OVERTAKEN: _ClassVar[ErrorReason]
+    OVERLOADED: _ClassVar[ErrorReason]
+    UNAUTHENTICATED_CALLER: _ClassVar[ErrorReason]
+    ROLE_NEEDED: _ClassVar[ErrorReason]
+    NO_SCORER: _ClassVar[ErrorReason]
+    BUNDLE_NOT_LOADED: _ClassVar[ErrorReason]
+    BAD_PAGE_TOKEN: _ClassVar[ErrorReason]
+SCORE_UNSPECIFIED: Score
+NEURAL: Score
 FALLBACK_UNSPECIFIED: Fallback
 FALLBACK_POPULAR: Fallback
 ERROR_REASON_UNSPECIFIED: ErrorReason
@@ -64,6 +77,12 @@ BUNDLE_REFUSED: ErrorReason
 NO_PREVIOUS_BUNDLE: ErrorReason
 BUNDLES_NOT_MANAGED: ErrorReason
 ACTIVATION_OVERTAKEN: ErrorReason
+OVERLOADED: ErrorReason
+UNAUTHENTICATED_CALLER: ErrorReason
+ROLE_NEEDED: ErrorReason
+NO_SCORER: ErrorReason
+BUNDLE_NOT_LOADED: ErrorReason
+BAD_PAGE_TOKEN: ErrorReason
 
 class NodeRef(_message.Message):
     __slots__ = ("type", "id")
@@ -173,17 +192,91 @@ class EventList(_message.Message):
     events: _containers.RepeatedCompositeFieldContainer[Event]
     def __init__(self, events: _Optional[_Iterable[_Union[Event, _Mapping]]] = ...) -> None: ...
 
+class Filter(_message.Message):
+    __slots__ = ("all_of", "any_of", "negated", "equals", "one_of", "range", "present", "linked")
+    ALL_OF_FIELD_NUMBER: _ClassVar[int]
+    ANY_OF_FIELD_NUMBER: _ClassVar[int]
+    NEGATED_FIELD_NUMBER: _ClassVar[int]
+    EQUALS_FIELD_NUMBER: _ClassVar[int]
+    ONE_OF_FIELD_NUMBER: _ClassVar[int]
+    RANGE_FIELD_NUMBER: _ClassVar[int]
+    PRESENT_FIELD_NUMBER: _ClassVar[int]
+    LINKED_FIELD_NUMBER: _ClassVar[int]
+    all_of: FilterList
+    any_of: FilterList
+    negated: Filter
+    equals: PropertyEquals
+    one_of: PropertyOneOf
+    range: PropertyRange
+    present: str
+    linked: LinkedTo
+    def __init__(self, all_of: _Optional[_Union[FilterList, _Mapping]] = ..., any_of: _Optional[_Union[FilterList, _Mapping]] = ..., negated: _Optional[_Union[Filter, _Mapping]] = ..., equals: _Optional[_Union[PropertyEquals, _Mapping]] = ..., one_of: _Optional[_Union[PropertyOneOf, _Mapping]] = ..., range: _Optional[_Union[PropertyRange, _Mapping]] = ..., present: _Optional[str] = ..., linked: _Optional[_Union[LinkedTo, _Mapping]] = ...) -> None: ...
+
+class FilterList(_message.Message):
+    __slots__ = ("filters",)
+    FILTERS_FIELD_NUMBER: _ClassVar[int]
+    filters: _containers.RepeatedCompositeFieldContainer[Filter]
+    def __init__(self, filters: _Optional[_Iterable[_Union[Filter, _Mapping]]] = ...) -> None: ...
+
+class PropertyEquals(_message.Message):
+    __slots__ = ("property", "value")
+    PROPERTY_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    property: str
+    value: PropertyValue
+    def __init__(self, property: _Optional[str] = ..., value: _Optional[_Union[PropertyValue, _Mapping]] = ...) -> None: ...
+
+class PropertyOneOf(_message.Message):
+    __slots__ = ("property", "values")
+    PROPERTY_FIELD_NUMBER: _ClassVar[int]
+    VALUES_FIELD_NUMBER: _ClassVar[int]
+    property: str
+    values: _containers.RepeatedCompositeFieldContainer[PropertyValue]
+    def __init__(self, property: _Optional[str] = ..., values: _Optional[_Iterable[_Union[PropertyValue, _Mapping]]] = ...) -> None: ...
+
+class PropertyRange(_message.Message):
+    __slots__ = ("property", "min", "max", "min_excluded", "max_excluded")
+    PROPERTY_FIELD_NUMBER: _ClassVar[int]
+    MIN_FIELD_NUMBER: _ClassVar[int]
+    MAX_FIELD_NUMBER: _ClassVar[int]
+    MIN_EXCLUDED_FIELD_NUMBER: _ClassVar[int]
+    MAX_EXCLUDED_FIELD_NUMBER: _ClassVar[int]
+    property: str
+    min: PropertyValue
+    max: PropertyValue
+    min_excluded: bool
+    max_excluded: bool
+    def __init__(self, property: _Optional[str] = ..., min: _Optional[_Union[PropertyValue, _Mapping]] = ..., max: _Optional[_Union[PropertyValue, _Mapping]] = ..., min_excluded: _Optional[bool] = ..., max_excluded: _Optional[bool] = ...) -> None: ...
+
+class LinkedTo(_message.Message):
+    __slots__ = ("relation", "nodes")
+    RELATION_FIELD_NUMBER: _ClassVar[int]
+    NODES_FIELD_NUMBER: _ClassVar[int]
+    relation: str
+    nodes: _containers.RepeatedCompositeFieldContainer[NodeRef]
+    def __init__(self, relation: _Optional[str] = ..., nodes: _Optional[_Iterable[_Union[NodeRef, _Mapping]]] = ...) -> None: ...
+
+class Context(_message.Message):
+    __slots__ = ("entity", "concepts")
+    ENTITY_FIELD_NUMBER: _ClassVar[int]
+    CONCEPTS_FIELD_NUMBER: _ClassVar[int]
+    entity: NodeRef
+    concepts: _containers.RepeatedCompositeFieldContainer[NodeRef]
+    def __init__(self, entity: _Optional[_Union[NodeRef, _Mapping]] = ..., concepts: _Optional[_Iterable[_Union[NodeRef, _Mapping]]] = ...) -> None: ...
+
 class Reason(_message.Message):
-    __slots__ = ("path", "relations", "contribution", "text")
+    __slots__ = ("path", "relations", "contribution", "text", "score_part")
     PATH_FIELD_NUMBER: _ClassVar[int]
     RELATIONS_FIELD_NUMBER: _ClassVar[int]
     CONTRIBUTION_FIELD_NUMBER: _ClassVar[int]
     TEXT_FIELD_NUMBER: _ClassVar[int]
+    SCORE_PART_FIELD_NUMBER: _ClassVar[int]
     path: _containers.RepeatedCompositeFieldContainer[Node]
     relations: _containers.RepeatedScalarFieldContainer[str]
     contribution: float
     text: str
-    def __init__(self, path: _Optional[_Iterable[_Union[Node, _Mapping]]] = ..., relations: _Optional[_Iterable[str]] = ..., contribution: _Optional[float] = ..., text: _Optional[str] = ...) -> None: ...
+    score_part: float
+    def __init__(self, path: _Optional[_Iterable[_Union[Node, _Mapping]]] = ..., relations: _Optional[_Iterable[str]] = ..., contribution: _Optional[float] = ..., text: _Optional[str] = ..., score_part: _Optional[float] = ...) -> None: ...
 
 class ScoredNode(_message.Message):
     __slots__ = ("node", "score", "reasons")
@@ -196,7 +289,7 @@ class ScoredNode(_message.Message):
     def __init__(self, node: _Optional[_Union[Node, _Mapping]] = ..., score: _Optional[float] = ..., reasons: _Optional[_Iterable[_Union[Reason, _Mapping]]] = ...) -> None: ...
 
 class ResponseInfo(_message.Message):
-    __slots__ = ("bundle_version", "exact", "candidates_scored", "truncated", "fallback", "shortfall_reason", "server_time")
+    __slots__ = ("bundle_version", "exact", "candidates_scored", "truncated", "fallback", "shortfall_reason", "server_time", "filter_passed", "network_calls")
     BUNDLE_VERSION_FIELD_NUMBER: _ClassVar[int]
     EXACT_FIELD_NUMBER: _ClassVar[int]
     CANDIDATES_SCORED_FIELD_NUMBER: _ClassVar[int]
@@ -204,6 +297,8 @@ class ResponseInfo(_message.Message):
     FALLBACK_FIELD_NUMBER: _ClassVar[int]
     SHORTFALL_REASON_FIELD_NUMBER: _ClassVar[int]
     SERVER_TIME_FIELD_NUMBER: _ClassVar[int]
+    FILTER_PASSED_FIELD_NUMBER: _ClassVar[int]
+    NETWORK_CALLS_FIELD_NUMBER: _ClassVar[int]
     bundle_version: str
     exact: bool
     candidates_scored: int
@@ -211,4 +306,6 @@ class ResponseInfo(_message.Message):
     fallback: Fallback
     shortfall_reason: str
     server_time: _duration_pb2.Duration
-    def __init__(self, bundle_version: _Optional[str] = ..., exact: _Optional[bool] = ..., candidates_scored: _Optional[int] = ..., truncated: _Optional[bool] = ..., fallback: _Optional[_Union[Fallback, str]] = ..., shortfall_reason: _Optional[str] = ..., server_time: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+    filter_passed: int
+    network_calls: int
+    def __init__(self, bundle_version: _Optional[str] = ..., exact: _Optional[bool] = ..., candidates_scored: _Optional[int] = ..., truncated: _Optional[bool] = ..., fallback: _Optional[_Union[Fallback, str]] = ..., shortfall_reason: _Optional[str] = ..., server_time: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., filter_passed: _Optional[int] = ..., network_calls: _Optional[int] = ...) -> None: ...
