@@ -53,7 +53,7 @@ def item_ids(count: int) -> list[str]:
 
 def catalogue_bundle(folder: Path, *, entities: int, dimension: int) -> Bundle:
     """The newest bundle of ``folder``; published there first where there is none."""
-    from server.publish import build_indexes
+    from server.index.publish import build_indexes
 
     store = BundleStore(folder)
     known = store.versions()

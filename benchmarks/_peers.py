@@ -73,7 +73,9 @@ def kithkin_running(folder: Path, entities: int, dimension: int) -> Iterator[Run
     catalogue_bundle(folder, entities=entities, dimension=dimension)
     with workers(folder, 1) as port:
         built = time.perf_counter() - begun
-        yield Running(address=f"127.0.0.1:{port}", build_s=built, memory_mib=lambda: _descendants("server.worker"))
+        yield Running(
+            address=f"127.0.0.1:{port}", build_s=built, memory_mib=lambda: _descendants("server.processes.worker")
+        )
 
 
 def _descendants(word: str) -> float:

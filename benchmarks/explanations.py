@@ -25,13 +25,13 @@ from graph_store.settings import ServingSettings
 from kithkin.v1 import retrieval_service_pb2 as pb
 from kithkin.v1 import types_pb2
 from model_store.bundle_store import BundleStore
-from server.attribution import links_of, properties_of, without
-from server.catalogue import NodeKey
+from server.calls.retrieval import Retrieval
 from server.deadline import Deadline
-from server.model import SIMILAR, USER, ServedModel
-from server.rescoring import scores_of
-from server.retrieval import Retrieval
-from server.vector_index import Vectors, unit_rows
+from server.index.rescoring import scores_of
+from server.index.vector_index import Vectors, unit_rows
+from server.model.catalogue import NodeKey
+from server.model.served_model import SIMILAR, USER, ServedModel
+from server.reasons.attribution import links_of, properties_of, without
 
 
 def measure(bundles: Path, space: str, pairs: int, seed: int) -> dict[str, Any]:

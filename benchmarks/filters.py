@@ -22,11 +22,11 @@ import numpy as np
 
 from benchmarks._catalogue import clustered_vectors
 from benchmarks._results import Results
-from server.exact_index import ExactIndex
-from server.scann_index import ScannIndex, ScannParameters
-from server.selection import Selection
-from server.tuning import sample_queries, truth, tune
-from server.vector_index import Rows, Vectors, best_of_rows, unit_rows
+from server.index.exact_index import ExactIndex
+from server.index.scann_index import ScannIndex, ScannParameters
+from server.index.selection import Selection
+from server.index.tuning import sample_queries, truth, tune
+from server.index.vector_index import Rows, Vectors, best_of_rows, unit_rows
 
 K = 10
 TARGET = 0.95

@@ -31,12 +31,12 @@ from kithkin.v1 import retrieval_service_pb2 as pb
 from model_store.bundle import Bundle
 from model_store.bundle_store import BundleStore
 from model_store.csr import Csr, EdgeType
-from server.catalogue import NodeKey
-from server.description import Description
-from server.encoder import Link
-from server.focal import FocalSpace
-from server.local import serve_in_thread
-from server.model import USER, ServedModel
+from server.model.catalogue import NodeKey
+from server.model.description import Description
+from server.model.encoder import Link
+from server.model.focal import FocalSpace
+from server.model.served_model import USER, ServedModel
+from server.wire.local import serve_in_thread
 from training.evaluation.metrics import bootstrap
 from training.export import Snapshot
 from training.graph import engagements

@@ -22,7 +22,7 @@ import numpy as np
 from benchmarks._catalogue import clustered_vectors
 from benchmarks._results import Results
 from benchmarks.servers import queries
-from server.vector_index import Vectors
+from server.index.vector_index import Vectors
 
 K = 10
 TARGET = 0.95
@@ -32,9 +32,9 @@ Search = Callable[[Vectors], Any]
 
 def kithkin(vectors: Vectors) -> Iterator[tuple[str, Search]]:
     """ScaNN with exact rescoring; one effort, tuned against the exact twin for nodes of the catalogue."""
-    from server.exact_index import ExactIndex
-    from server.scann_index import ScannIndex, ScannParameters
-    from server.tuning import sample_queries, truth, tune
+    from server.index.exact_index import ExactIndex
+    from server.index.scann_index import ScannIndex, ScannParameters
+    from server.index.tuning import sample_queries, truth, tune
 
     leaves = round(len(vectors) ** 0.5)
     parameters = ScannParameters(leaves=leaves, leaves_to_search=leaves, reorder=100)

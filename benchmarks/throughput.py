@@ -67,7 +67,7 @@ def workers(folder: Path, count: int) -> Iterator[int]:
         chosen = settings(Path(scratch)).model_copy(update={"workers": count})
         code = (
             "import sys; from pathlib import Path; from graph_store.settings import ServingSettings;"
-            "from server.supervisor import serve;"
+            "from server.processes.supervisor import serve;"
             "serve(Path(sys.argv[1]), ServingSettings.model_validate_json(sys.argv[2]), port_file=Path(sys.argv[3]))"
         )
         command = [sys.executable, "-c", code, str(folder), chosen.model_dump_json(), str(port_file)]

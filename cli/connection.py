@@ -24,7 +24,7 @@ def connected(project: Project | None, server: str | None, *, asking: bool = Tru
     with ExitStack() as stack:
         client = stack.enter_context(running(project, server, asking=asking))
         if client is None:
-            from server.local import serve_in_thread
+            from server.wire.local import serve_in_thread
 
             assert project is not None
             serving = project.settings.serving

@@ -231,7 +231,7 @@ def _bundles(project: Project) -> Iterator[Finding]:
     from model_store import layout
     from model_store.bundle_store import BundleStore
     from model_store.errors import ModelStoreError
-    from server.quarantine import Quarantine
+    from server.processes.quarantine import Quarantine
 
     store = BundleStore(project.work / "models")
     active = store.active()
@@ -315,7 +315,7 @@ def _server(project: Project) -> Finding:
         return Finding(what="server", state="note", says=f"{place} answers: {error}")
     try:
         from server.errors import StartError
-        from server.port import reserve
+        from server.processes.port import reserve
     except ImportError as error:
         return Finding(what="server", state="note", says=f"port not looked at: {error.name} is not installed")
     try:

@@ -162,7 +162,7 @@ class Forgetting:
         """A bundle like this one without the person, active and served; returns its version."""
         from cli.connection import running
         from model_store.removal import write_without
-        from server.publish import build_indexes
+        from server.index.publish import build_indexes
 
         bundle = store.open(version)
         row = bundle.row(self.node_type, self._user)

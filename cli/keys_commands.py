@@ -25,7 +25,7 @@ def new(
     ] = "read",
 ) -> None:
     """Make an API key: prints the key, this once, and the line that makes it known to the server."""
-    from server.keys import Role, new_key
+    from server.wire.keys import Role, new_key
 
     try:
         key, line = new_key(Role(role), name)

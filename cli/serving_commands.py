@@ -35,7 +35,7 @@ def serve(
     settings: SetOption = None,
 ) -> None:
     """Serve the project's active bundle over gRPC until stopped; a newly published bundle is taken up by itself."""
-    from server.supervisor import serve as run
+    from server.processes.supervisor import serve as run
 
     given = [*(settings or [])]
     if host is not None:
@@ -49,7 +49,7 @@ def serve(
     opened = open_project(project, settings=given)
     follow = None
     if opened.settings.serving.follow_s is not None:
-        from server.follower import FollowOrder
+        from server.fresh.follower import FollowOrder
 
         follow = FollowOrder(
             project=str(opened.file),
@@ -128,7 +128,7 @@ def bundles(project: ProjectOption = None, server: ServerOption = None, as_json:
     with ExitStack() as stack:
         client = stack.enter_context(running(opened, server))
         if client is None:
-            from server.local import serve_in_thread
+            from server.wire.local import serve_in_thread
 
             assert opened is not None
             # The same call without a server: of one that serves nothing and knows the project's folder.

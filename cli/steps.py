@@ -214,7 +214,7 @@ class Pipeline:
     def activate(self, snapshot: Snapshot, model: TrainedModel, evaluation: EvaluationReport, folder: Path) -> str:
         """Write a bundle, make it the active one, and leave the report in ``folder``; returns the version."""
         from model_store.bundle_store import BundleStore
-        from server.publish import build_indexes
+        from server.index.publish import build_indexes
         from training.evaluation.html_report import write_html
         from training.publish import write_contents
         from training.run_log import LOG

@@ -22,7 +22,7 @@ def write_without(writer: BundleWriter, bundle: Bundle, node_type: str, rows: Se
     """Fill a bundle in the making with another's content, without these rows of a node type.
 
     Their vectors, states and edges go with them; rows after them move up. Indexes are the server's to build
-    (``server.publish.build_indexes``). What training learned from them stays in the vectors of others.
+    (``server.index.publish.build_indexes``). What training learned from them stays in the vectors of others.
     """
     gone = np.unique(np.asarray(rows, np.int64))
     kept = bundle_pb2.BundleManifest()

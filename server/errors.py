@@ -1,4 +1,4 @@
-"""Errors of the server, each saying what to do; ``server/status.py`` gives each call's error its gRPC status.
+"""Errors of the server, each saying what to do; ``server/wire/status.py`` gives each call's error its gRPC status.
 
 ServerError
 ├── StartError              the server cannot start: the port is taken, a setting does not fit

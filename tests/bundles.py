@@ -116,7 +116,7 @@ DIMENSION = 4
 
 def write_toy_bundle(store: BundleStore, *, albums: bool = False, encoders: bool = True, snapshot: str = "toy") -> str:
     """Publish the toy bundle (not activated); ``albums``: with a second entity type. Returns its version."""
-    from server.publish import build_indexes
+    from server.index.publish import build_indexes
 
     with store.writer("toy") as writer:
         fill(writer, albums=albums, encoders=encoders, snapshot=snapshot)

@@ -23,9 +23,9 @@ from kithkin.v1.types_pb2 import Filter, FilterList, PropertyEquals, PropertyVal
 from model_store.bundle import Bundle
 from model_store.bundle_store import BundleStore
 from model_store.csr import Csr, EdgeType
-from server.catalogue import Catalogue
-from server.description import Describer
-from server.filters import Filters
+from server.filters.filters import Filters
+from server.model.catalogue import Catalogue
+from server.model.description import Describer
 
 FILMS, USERS, GENRES = 60, 12, 5
 DIMENSION = 8
@@ -87,7 +87,7 @@ class Films:
 
 def write_films(store: BundleStore, *, seed: int = 7) -> Films:
     """Publish the bundle (not activated)."""
-    from server.publish import build_indexes
+    from server.index.publish import build_indexes
 
     random = np.random.default_rng(seed)
     ids = [f"f{number:02}" for number in range(FILMS)]

@@ -31,8 +31,8 @@ from hypothesis import strategies as st
 from graph_store.settings import ServingSettings
 from kithkin.v1 import model_service_pb2, retrieval_service_pb2
 from model_store.bundle_store import BundleStore
-from server.local import serve_in_thread
-from server.status import STATUS
+from server.wire.local import serve_in_thread
+from server.wire.status import STATUS
 from tests.bundles import write_toy_bundle
 
 METHODS: list[MethodDescriptor] = [

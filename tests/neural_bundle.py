@@ -49,7 +49,7 @@ def expected(events: list[int]) -> NDArray[np.float32]:
 
 def write_neural_bundle(store: BundleStore, *, scorer: bytes | None = None, beam: int = 120) -> str:
     """Publish the bundle (not activated); ``scorer``: another file in place of the scorer. Returns its version."""
-    from server.publish import build_indexes
+    from server.index.publish import build_indexes
 
     table = item_vectors()
     with store.writer("neural") as writer:

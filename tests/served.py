@@ -16,7 +16,7 @@ _SCRIPT = """
 import json, sys
 from pathlib import Path
 from graph_store.settings import ServingSettings
-from server.supervisor import serve
+from server.processes.supervisor import serve
 root, port_file = map(Path, sys.argv[1:3])
 settings = ServingSettings.model_validate(json.loads(sys.argv[3]))
 sys.exit(serve(root, settings, port_file=port_file, json_log=True))

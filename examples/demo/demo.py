@@ -67,17 +67,17 @@ def _server() -> Iterator[str]:
     port_file.unlink(missing_ok=True)
     command = [*KITHKIN, "serve", "-p", str(FOLDER), "--port", "0", "--port-file", str(port_file)]
     print(f"$ kithkin {' '.join(command[1:])} &\n", flush=True)
-    with (FOLDER / "server.log").open("w") as log:
+    with (FOLDER / "server.observe.log").open("w") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log)
     try:
         for _ in range(600):
             if port_file.exists() and process.poll() is None:
                 break
             if process.poll() is not None:
-                sys.exit(f"the server ended with {process.returncode}; see {FOLDER / 'server.log'}")
+                sys.exit(f"the server ended with {process.returncode}; see {FOLDER / 'server.observe.log'}")
             time.sleep(0.1)
         else:
-            sys.exit(f"the server did not start within a minute; see {FOLDER / 'server.log'}")
+            sys.exit(f"the server did not start within a minute; see {FOLDER / 'server.observe.log'}")
         yield f"127.0.0.1:{port_file.read_text().strip()}"
     finally:
         process.send_signal(signal.SIGTERM)

@@ -21,7 +21,7 @@ from graph_store.settings import ServingSettings
 from kithkin import Client, Event, F, KithkinError
 from kithkin.types import Results
 from model_store.bundle_store import BundleStore
-from server.local import serve_in_thread
+from server.wire.local import serve_in_thread
 from tests.bundles import write_toy_bundle
 
 ROOT = Path(__file__).parents[2]

@@ -21,7 +21,7 @@ from graph_store.settings import ServingSettings
 from kithkin import AsyncClient, Client, Context, Event, F, Ref, ResponseInfo, Vector
 from model_store.bundle_store import BundleStore
 from model_store.errors import BundleCorrupt, BundleNotFound
-from server.local import serve_in_thread
+from server.wire.local import serve_in_thread
 from tests.both_clients import Awaited
 from tests.bundles import write_toy_bundle
 

@@ -12,7 +12,7 @@ import pytest
 from graph_store.settings import ServingSettings
 from kithkin import AsyncClient, Client, F
 from model_store.bundle_store import BundleStore
-from server.local import serve_in_thread
+from server.wire.local import serve_in_thread
 from tests.both_clients import Awaited
 from tests.neural_bundle import expected, write_neural_bundle
 

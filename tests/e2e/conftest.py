@@ -53,7 +53,7 @@ def serving(folder: Path, *arguments: str) -> Iterator[str]:
     """A server of the project in ``folder``, stopped at the end; yields its address."""
     port_file = folder / "port"
     port_file.unlink(missing_ok=True)
-    log = folder / "server.log"
+    log = folder / "server.observe.log"
     with log.open("w") as stream:
         process = subprocess.Popen(
             [str(PROGRAM), "serve", "--port", "0", "--port-file", str(port_file), *arguments],

@@ -14,7 +14,7 @@ import pytest
 from kithkin import Client, Tls
 from kithkin.errors import KithkinError
 from model_store.bundle_store import BundleStore
-from server.keys import Role, new_key
+from server.wire.keys import Role, new_key
 from tests.bundles import write_toy_bundle
 from tests.certificates import needs_openssl, write_certificate
 from tests.e2e.conftest import kithkin, serving
@@ -151,7 +151,7 @@ def test_no_key_is_in_the_log_or_in_the_processes(project: Path, address: str, k
     with Client(address, tls=Tls(ca=project / "server.pem"), api_key=keys["read"]) as client:
         assert client.recommend("u1", top_k=1)
     time.sleep(0.2)
-    log = (project / "server.log").read_text()
+    log = (project / "server.observe.log").read_text()
     for key in keys.values():
         assert key not in log
 

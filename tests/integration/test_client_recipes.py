@@ -15,7 +15,7 @@ import pytest
 from graph_store.settings import ServingSettings
 from kithkin import Client
 from model_store.bundle_store import BundleStore
-from server.local import serve_in_thread
+from server.wire.local import serve_in_thread
 from tests.bundles import write_toy_bundle
 
 PAGE = Path(__file__).parents[2] / "docs/client.md"

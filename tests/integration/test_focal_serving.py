@@ -18,13 +18,13 @@ from kithkin.v1 import types_pb2
 from model_store.bundle import Bundle
 from model_store.bundle_store import BundleStore
 from model_store.writer import BundleWriter
-from server.catalogue import NodeKey
-from server.delta import Delta, TypeDelta
-from server.focal import relevances
-from server.fresh_model import with_delta
-from server.local import serve_in_thread
-from server.model import ServedModel
-from server.publish import build_indexes
+from server.fresh.delta import Delta, TypeDelta
+from server.fresh.model import with_delta
+from server.index.publish import build_indexes
+from server.model.catalogue import NodeKey
+from server.model.focal import relevances
+from server.model.served_model import ServedModel
+from server.wire.local import serve_in_thread
 from tests.bundles import write_toy_bundle
 from tests.integration.test_server import Asker, ref, refused
 from tests.memory_snapshot import project_of, themes_document, themes_snapshot

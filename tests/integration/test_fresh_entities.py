@@ -23,10 +23,10 @@ from kithkin.errors import NotFound
 from kithkin.v1 import model_service_pb2, model_service_pb2_grpc
 from model_store.bundle_store import BundleStore
 from model_store.csr import Csr, EdgeType
-from server.catching_up import changed_nodes, changed_pairs
-from server.delta_file import DeltaReader, delta_path
-from server.follower import Follower, FollowOrder
-from server.fresh_nodes import FreshNodes, affected_nodes
+from server.fresh.catching_up import changed_nodes, changed_pairs
+from server.fresh.delta_file import DeltaReader, delta_path
+from server.fresh.follower import Follower, FollowOrder
+from server.fresh.nodes import FreshNodes, affected_nodes
 from tests.e2e.conftest import kithkin, serving
 from tests.toy import LOVE, SPACE, write_toy
 from training.export import export_snapshot
@@ -271,7 +271,7 @@ def test_a_store_that_is_away_or_written_harms_nothing(toy: Path) -> None:
         store.rename(store.with_name("away"))
         eventually(lambda: status(address).lag.ToMilliseconds() > 1500)
         assert set(client.similar("s1", top_k=4).ids) == set(SPACE) - {"s1"}
-        assert "cannot be followed" in (toy / "server.log").read_text()
+        assert "cannot be followed" in (toy / "server.observe.log").read_text()
         store.with_name("away").rename(store)
         eventually(lambda: status(address).lag.ToMilliseconds() < 1000)
         with open_store(load_project(toy)) as writer:
@@ -293,6 +293,6 @@ def _follower(folder: Path) -> int:
                 words = (process / "cmdline").read_bytes()
             except OSError:
                 continue
-            if b"server.follower" in words and str(folder).encode() in words:
+            if b"server.fresh.follower" in words and str(folder).encode() in words:
                 return int(process.name)
     raise AssertionError("no follower runs")

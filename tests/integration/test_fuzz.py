@@ -6,7 +6,7 @@ from pathlib import Path
 
 from graph_store.settings import ServingSettings
 from model_store.bundle_store import BundleStore
-from server.local import serve_in_thread
+from server.wire.local import serve_in_thread
 from tests.bundles import write_toy_bundle
 from tests.fuzz import fuzz
 

@@ -17,9 +17,9 @@ from graph_store.settings import ServingSettings
 from kithkin.v1 import retrieval_service_pb2 as pb
 from kithkin.v1 import retrieval_service_pb2_grpc, types_pb2
 from model_store.bundle_store import BundleStore
-from server.application import Application
-from server.model import ServedModel
-from server.state import State
+from server.model.served_model import ServedModel
+from server.processes.state import State
+from server.wire.application import Application
 from tests.bundles import write_toy_bundle
 
 PAGE = Path(__file__).parents[2] / "docs" / "operations.md"

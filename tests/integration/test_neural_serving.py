@@ -15,11 +15,11 @@ from kithkin.v1 import retrieval_service_pb2 as pb
 from kithkin.v1 import types_pb2
 from model_store.bundle import Bundle
 from model_store.bundle_store import BundleStore
+from server.calls.retrieval import Retrieval
 from server.errors import DeadlinePassed, SelfTestFailed
-from server.local import serve_in_thread
-from server.model import ServedModel
-from server.retrieval import Retrieval
-from server.selection import Selection
+from server.index.selection import Selection
+from server.model.served_model import ServedModel
+from server.wire.local import serve_in_thread
 from tests.bundles import write_toy_bundle
 from tests.integration.test_server import Asker, events, ref, refused
 from tests.neural_bundle import ITEMS, expected, write_neural_bundle

@@ -20,8 +20,8 @@ from graph_store.settings import ServingSettings
 from kithkin.v1 import model_service_pb2, model_service_pb2_grpc, retrieval_service_pb2_grpc, types_pb2
 from kithkin.v1 import retrieval_service_pb2 as pb
 from model_store.bundle_store import BundleStore
-from server.local import serve_in_thread
-from server.retrieval import Retrieval
+from server.calls.retrieval import Retrieval
+from server.wire.local import serve_in_thread
 from tests.bundles import YEARS, write_toy_bundle
 
 ROOT = "/kithkin.v1.RetrievalService/"

@@ -15,14 +15,14 @@ import pytest
 from kithkin.v1 import retrieval_service_pb2 as pb
 from kithkin.v1 import types_pb2
 from model_store.bundle_store import BundleStore
-from server.catalogue import Catalogue
 from server.deadline import Deadline
 from server.errors import DeadlinePassed
-from server.exact_index import ExactIndex
-from server.guard import Origin, current_deadline, current_origin
-from server.model import ServedModel
-from server.services import RetrievalServicer
-from server.state import State
+from server.index.exact_index import ExactIndex
+from server.model.catalogue import Catalogue
+from server.model.served_model import ServedModel
+from server.processes.state import State
+from server.wire.guard import Origin, current_deadline, current_origin
+from server.wire.services import RetrievalServicer
 from tests.bundles import write_toy_bundle
 from tests.integration.test_server import (
     SETTINGS,
@@ -191,7 +191,7 @@ def test_a_search_that_fails_is_told_to_each_item_of_it(
 async def test_a_batch_is_of_one_bundle_and_others_have_their_turn(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: dict[str, Any]
 ) -> None:
-    monkeypatch.setattr("server.batches._TURN_S", 0.0)
+    monkeypatch.setattr("server.calls.batches._TURN_S", 0.0)
     store = BundleStore(tmp_path)
     first, second = (ServedModel.load(store.open(write_toy_bundle(store, encoders=False))) for _ in range(2))
     state = State(settings=SETTINGS)
@@ -288,7 +288,7 @@ def test_who_engaged_is_found_in_graphs_too_large_to_turn_around(
     store = BundleStore(tmp_path)
     bundle = store.open(write_toy_bundle(store, encoders=False))
     whole = ServedModel.load(bundle)
-    monkeypatch.setattr("server.neighbourhoods._MOST_COUNTED", 1)
+    monkeypatch.setattr("server.model.neighbourhoods._MOST_COUNTED", 1)
     large = ServedModel.load(bundle)
     for artist in range(7):
         key = whole.catalogue.resolve(ref(bundle.ids("Artist")[artist]), "x")

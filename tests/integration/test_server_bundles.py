@@ -15,10 +15,10 @@ import pytest
 
 from kithkin.v1 import model_service_pb2 as pb
 from model_store.bundle_store import BundleStore
-from server.application import Application
-from server.local import serve_in_thread
-from server.model import ServedModel
-from server.state import State
+from server.model.served_model import ServedModel
+from server.processes.state import State
+from server.wire.application import Application
+from server.wire.local import serve_in_thread
 from tests.bundles import write_toy_bundle
 from tests.integration.test_server import SETTINGS, Asker, refused
 

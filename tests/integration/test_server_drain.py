@@ -16,14 +16,14 @@ from graph_store.settings import ServingSettings
 from kithkin.v1 import retrieval_service_pb2 as pb
 from kithkin.v1 import retrieval_service_pb2_grpc, types_pb2
 from model_store.bundle_store import BundleStore
-from server.application import Application
+from server.calls.retrieval import Retrieval
 from server.deadline import Deadline
 from server.errors import DeadlinePassed
-from server.guard import Guard
-from server.model import ServedModel
-from server.retrieval import Retrieval
-from server.services import RetrievalServicer
-from server.state import State
+from server.model.served_model import ServedModel
+from server.processes.state import State
+from server.wire.application import Application
+from server.wire.guard import Guard
+from server.wire.services import RetrievalServicer
 from tests.bundles import write_toy_bundle
 from tests.integration.test_server import refused
 

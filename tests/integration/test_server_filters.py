@@ -15,7 +15,7 @@ from kithkin.v1 import types_pb2
 from kithkin.v1.types_pb2 import Filter, FilterList, LinkedTo, PropertyEquals, PropertyRange, PropertyValue
 from model_store.bundle_store import BundleStore
 from model_store.csr import EdgeType
-from server.local import serve_in_thread
+from server.wire.local import serve_in_thread
 from tests.films import FILMS, LIKED, USERS, Films, write_films
 from tests.integration.test_server import ROOT, Asker, found, ref, refused, vector
 

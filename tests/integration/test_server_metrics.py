@@ -20,16 +20,16 @@ from graph_store.settings import ServingSettings
 from kithkin.v1 import retrieval_service_pb2 as pb
 from kithkin.v1 import retrieval_service_pb2_grpc, types_pb2
 from model_store.bundle_store import BundleStore
-from server.application import Application
-from server.audit import RecallAudit, WatchedIndex
 from server.errors import StartError
-from server.exact_index import ExactIndex
-from server.metrics import Metrics
-from server.metrics_page import FOLDER, forget, page_of, page_of_workers
-from server.model import ServedModel
-from server.rescoring import scores_of
-from server.state import DeltaCounts, State
-from server.vector_index import Found, Rows, Vectors, best_first
+from server.index.exact_index import ExactIndex
+from server.index.rescoring import scores_of
+from server.index.vector_index import Found, Rows, Vectors, best_first
+from server.model.served_model import ServedModel
+from server.observe.audit import RecallAudit, WatchedIndex
+from server.observe.metrics import Metrics
+from server.observe.metrics_page import FOLDER, forget, page_of, page_of_workers
+from server.processes.state import DeltaCounts, State
+from server.wire.application import Application
 from tests.bundles import write_toy_bundle
 
 Values = dict[str, float]
@@ -240,7 +240,7 @@ def test_an_answer_of_the_watched_index_is_the_index_s_own() -> None:
 
 WORKER = """
 import sys
-from server.metrics import Metrics
+from server.observe.metrics import Metrics
 from server.deadline import Deadline
 metrics = Metrics()
 for _ in range(int(sys.argv[1])):

@@ -17,10 +17,10 @@ from graph_store.settings import ServingSettings
 from kithkin.v1 import model_service_pb2, model_service_pb2_grpc, retrieval_service_pb2_grpc, types_pb2
 from kithkin.v1 import retrieval_service_pb2 as pb
 from model_store.bundle_store import BundleStore
-from server.application import Application
-from server.model import ServedModel
-from server.services import RetrievalServicer
-from server.state import State
+from server.model.served_model import ServedModel
+from server.processes.state import State
+from server.wire.application import Application
+from server.wire.services import RetrievalServicer
 from tests.bundles import write_toy_bundle
 from tests.raw_http2 import GOAWAY, RST_STREAM, RawClient
 

@@ -16,7 +16,7 @@ from graph_store.settings import ServingSettings
 from kithkin.v1 import retrieval_service_pb2 as pb
 from kithkin.v1 import types_pb2
 from model_store.bundle_store import BundleStore
-from server.local import serve_in_thread
+from server.wire.local import serve_in_thread
 from tests.bundles import write_toy_bundle
 from tests.integration.test_server import Asker, ref, refused
 
@@ -180,7 +180,7 @@ class Encoding:
     def __init__(self, folder: Path, *, timed: bool) -> None:
         self._store = BundleStore(folder)
         from graph_store.settings import PublishSettings
-        from server.publish import build_indexes
+        from server.index.publish import build_indexes
         from tests.bundles import PLAYED, fill
 
         with self._store.writer("toy") as writer:

@@ -21,10 +21,10 @@ from kithkin.v1 import model_service_pb2
 from kithkin.v1 import retrieval_service_pb2 as pb
 from model_store.bundle_store import BundleStore
 from server.errors import StartError
-from server.port import reserve
-from server.supervisor import serve
-from server.worker import Order
-from server.worker_process import WorkerProcess
+from server.processes.port import reserve
+from server.processes.supervisor import serve
+from server.processes.worker import Order
+from server.processes.worker_process import WorkerProcess
 from tests.bundles import write_toy_bundle
 from tests.integration.test_server import Asker, ref, refused
 
@@ -32,7 +32,7 @@ SCRIPT = """
 import sys
 from pathlib import Path
 from graph_store.settings import ServingSettings
-from server.supervisor import serve
+from server.processes.supervisor import serve
 root, port_file = map(Path, sys.argv[1:3])
 sys.exit(serve(root, ServingSettings(port=0, drain_s=3), port_file=port_file, json_log=True))
 """

@@ -21,12 +21,12 @@ from kithkin import AsyncClient, Tls
 from kithkin.v1 import model_service_pb2, model_service_pb2_grpc, retrieval_service_pb2_grpc, types_pb2
 from kithkin.v1 import retrieval_service_pb2 as pb
 from model_store.bundle_store import BundleStore
-from server import keys as keys_module
-from server.application import Application
 from server.errors import StartError
-from server.keys import ENVIRONMENT, Role, new_key
-from server.model import ServedModel
-from server.state import State
+from server.model.served_model import ServedModel
+from server.processes.state import State
+from server.wire import keys as keys_module
+from server.wire.application import Application
+from server.wire.keys import ENVIRONMENT, Role, new_key
 from tests.bundles import write_toy_bundle
 from tests.certificates import needs_openssl, write_certificate
 

@@ -20,7 +20,7 @@ from kithkin.v1 import model_service_pb2
 from kithkin.v1 import retrieval_service_pb2 as pb
 from model_store.bundle_store import BundleStore
 from server.errors import StartError
-from server.port import reserve
+from server.processes.port import reserve
 from tests.bundles import write_toy_bundle
 from tests.integration.test_server import Asker, ref
 from tests.served import Server

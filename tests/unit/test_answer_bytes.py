@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from kithkin.v1 import retrieval_service_pb2 as pb
 from kithkin.v1 import types_pb2
-from server.answer_bytes import EncodedAnswer, EncodedBatch, Parts, length
+from server.calls.answer_bytes import EncodedAnswer, EncodedBatch, Parts, length
 
 
 def node(row: int, size: int = 10) -> types_pb2.Node:
@@ -70,7 +70,7 @@ def test_lengths_are_varints(number: int) -> None:
 
 def test_parts_are_kept_and_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
-    monkeypatch.setattr("server.answer_bytes._MOST_PARTS", 2)
+    monkeypatch.setattr("server.calls.answer_bytes._MOST_PARTS", 2)
 
     def one(row: int) -> types_pb2.Node:
         asked.append(row)

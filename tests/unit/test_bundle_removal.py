@@ -13,10 +13,10 @@ from model_store.bundle import Bundle
 from model_store.bundle_store import BundleStore
 from model_store.csr import EdgeType
 from model_store.removal import write_without
+from server.calls.retrieval import Retrieval
 from server.deadline import Deadline
-from server.model import ServedModel
-from server.publish import build_indexes
-from server.retrieval import Retrieval
+from server.index.publish import build_indexes
+from server.model.served_model import ServedModel
 from tests.bundles import HAS_TAG, PLAYED, write_toy_bundle
 
 

@@ -12,18 +12,18 @@ from kithkin.v1 import retrieval_service_pb2 as pb
 from kithkin.v1 import types_pb2
 from model_store.bundle_store import BundleStore
 from model_store.csr import EdgeType
+from server.calls.retrieval import Retrieval
 from server.deadline import Deadline
-from server.delta import Delta
-from server.delta_file import DeltaReader, DeltaWriter, Record
 from server.errors import NodeNotFound
-from server.fresh_bundle import FreshBundle
-from server.fresh_index import FreshIndex
-from server.fresh_model import with_delta
-from server.model import ServedModel
-from server.rescoring import scores_of
-from server.retrieval import Retrieval
-from server.selection import Selection
-from server.vector_index import VectorIndex
+from server.fresh.bundle import FreshBundle
+from server.fresh.delta import Delta
+from server.fresh.delta_file import DeltaReader, DeltaWriter, Record
+from server.fresh.index import FreshIndex
+from server.fresh.model import with_delta
+from server.index.rescoring import scores_of
+from server.index.selection import Selection
+from server.index.vector_index import VectorIndex
+from server.model.served_model import ServedModel
 from tests.bundles import ANGLES, HAS_TAG, INFLUENCED, PLAYED, write_toy_bundle
 from tests.integration.test_server import SETTINGS
 

@@ -13,7 +13,7 @@ from cli import doctor
 from cli.doctor import Finding, examine
 from cli.main import main
 from model_store.bundle_store import BundleStore
-from server.quarantine import Quarantine
+from server.processes.quarantine import Quarantine
 from tests.bundles import write_toy_bundle
 from tests.inspected import TOML, write_inspected
 

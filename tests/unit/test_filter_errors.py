@@ -21,7 +21,7 @@ from kithkin.v1.types_pb2 import (
 from model_store.bundle_store import BundleStore
 from server.deadline import Deadline
 from server.errors import InvalidField, NotDeclared
-from server.filters import Filters
+from server.filters.filters import Filters
 from tests.films import FILMS, all_of, deep, equal, filters_of, value_of, write_films
 
 

@@ -26,10 +26,10 @@ from model_store.bundle_store import BundleStore
 from model_store.csr import EdgeType
 from server.deadline import Deadline
 from server.errors import CallError, DeadlinePassed
-from server.filters import Filters
-from server.link_index import LinkIndex
-from server.recent import Recent
-from server.selection import Selection
+from server.filters.filters import Filters
+from server.filters.link_index import LinkIndex
+from server.filters.recent import Recent
+from server.index.selection import Selection
 from tests.films import (
     FILMS,
     GENRES,
@@ -253,7 +253,7 @@ def test_an_end_between_two_microseconds_parts_them(
 def test_links_are_the_same_read_through_and_turned_around(
     films: tuple[Films, Bundle], most: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("server.link_index._MOST_TURNED", most)
+    monkeypatch.setattr("server.filters.link_index._MOST_TURNED", most)
     told, bundle = films
     index = LinkIndex(bundle)
     index.prepare("Film")

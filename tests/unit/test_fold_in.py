@@ -14,10 +14,10 @@ from kithkin.v1 import retrieval_service_pb2 as pb
 from kithkin.v1 import types_pb2
 from model_store.bundle import Bundle
 from model_store.writer import BundleWriter
+from server.calls.embeddings import embed_users
 from server.deadline import Deadline
-from server.embeddings import embed_users
-from server.model import ServedModel
-from server.publish import build_indexes
+from server.index.publish import build_indexes
+from server.model.served_model import ServedModel
 from tests.memory_snapshot import MemorySnapshot, project_of, themes_document
 from training.evaluate import evaluate
 from training.publish import write_contents

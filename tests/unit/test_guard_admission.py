@@ -7,9 +7,9 @@ import logging
 
 import pytest
 
-from server.admission import Admission
 from server.errors import Overloaded
-from server.status import RETRY_AFTER_S, status_of
+from server.wire.admission import Admission
+from server.wire.status import RETRY_AFTER_S, status_of
 
 
 class Clock:

@@ -14,9 +14,9 @@ import pytest
 from graph_store.serving_settings import ImpressionSettings
 from kithkin.v1 import retrieval_service_pb2 as pb
 from kithkin.v1 import types_pb2
-from server import impressions as module
 from server.errors import StartError
-from server.impressions import HASH_KEY, SCHEMA, Impressions
+from server.observe import impressions as module
+from server.observe.impressions import HASH_KEY, SCHEMA, Impressions
 
 
 def for_user(user: str, *films: str) -> tuple[str, str, Any, Any]:

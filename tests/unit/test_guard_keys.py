@@ -11,9 +11,9 @@ from typer.testing import CliRunner
 
 from cli.main import app
 from kithkin.v1 import model_service_pb2, retrieval_service_pb2
-from server import keys as module
 from server.errors import RoleNeeded, StartError, UnauthenticatedCaller
-from server.keys import ENVIRONMENT, Keys, Role, new_key, parse_keys, role_needed
+from server.wire import keys as module
+from server.wire.keys import ENVIRONMENT, Keys, Role, new_key, parse_keys, role_needed
 
 
 def line(key: str, role: str = "read", name: str = "somebody") -> str:

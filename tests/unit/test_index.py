@@ -10,12 +10,12 @@ import pytest
 from graph_store.settings import PublishSettings
 from kithkin.v1 import bundle_pb2, model_service_pb2
 from model_store.bundle_store import BundleStore
-from server import publish
-from server.exact_index import ExactIndex
-from server.publish import _asking_types, build_indexes, open_index
-from server.scann_index import ScannIndex, ScannParameters, scann_version
-from server.tuning import recall, sample_queries, truth, tune
-from server.vector_index import VectorIndex, Vectors, unit_rows
+from server.index import publish
+from server.index.exact_index import ExactIndex
+from server.index.publish import _asking_types, build_indexes, open_index
+from server.index.scann_index import ScannIndex, ScannParameters, scann_version
+from server.index.tuning import recall, sample_queries, truth, tune
+from server.index.vector_index import VectorIndex, Vectors, unit_rows
 
 needs_scann = pytest.mark.skipif(scann_version() is None, reason="ScaNN has no wheel for this machine")
 
@@ -258,7 +258,7 @@ def test_what_scann_cannot_reach_is_searched_exactly_and_says_why(
 ) -> None:
     monkeypatch.setattr(publish, "FEW_VECTORS", 500)
     # Inner product over vectors of wildly different lengths, quantised: perfect recall is out of reach.
-    monkeypatch.setattr("server.tuning._REORDER", (10,))
+    monkeypatch.setattr("server.index.tuning._REORDER", (10,))
     noise = np.random.default_rng(3).normal(size=(2000, 64)).astype(np.float32)
     _, manifest = _published(BundleStore(tmp_path), noise, model_service_pb2.INNER_PRODUCT, target=1.0)
     assert manifest.kind == "exact"

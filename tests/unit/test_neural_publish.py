@@ -22,8 +22,8 @@ from model_store.neural_files import open_neural
 from model_store.onnx_scorer import OnnxScorer
 from model_store.writer import BundleWriter
 from server.deadline import Deadline
-from server.model import ServedModel
-from server.publish import build_indexes
+from server.index.publish import build_indexes
+from server.model.served_model import ServedModel
 from tests.memory_snapshot import MemorySnapshot, project_of, themes_document, themes_snapshot
 from tests.neural_bundle import item_vectors, write_scorer
 from training.evaluate import evaluate

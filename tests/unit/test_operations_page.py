@@ -7,7 +7,7 @@ import tomllib
 from pathlib import Path
 
 from graph_store.settings import ServingSettings
-from server.metrics import Metrics
+from server.observe.metrics import Metrics
 
 PAGE = (Path(__file__).parents[2] / "docs" / "operations.md").read_text(encoding="utf-8")
 

@@ -8,12 +8,12 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from server import scann_index
+from server.calls.diversity import diversify
 from server.deadline import Deadline
-from server.diversity import diversify
 from server.errors import DeadlinePassed
-from server.exact_index import ExactIndex
-from server.planner import (
+from server.index import scann_index
+from server.index.exact_index import ExactIndex
+from server.index.planner import (
     Approximate,
     Partitions,
     SearchPath,
@@ -21,9 +21,9 @@ from server.planner import (
     approximate_cost,
     exact_path,
 )
-from server.scann_index import ScannIndex, ScannParameters, scann_version
-from server.selection import Selection
-from server.vector_index import Found, Rows, Vectors, unit_rows
+from server.index.scann_index import ScannIndex, ScannParameters, scann_version
+from server.index.selection import Selection
+from server.index.vector_index import Found, Rows, Vectors, unit_rows
 
 COUNT = 20_000
 needs_scann = pytest.mark.skipif(scann_version() is None, reason="ScaNN has no wheel for this machine")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from server.rescoring import best_candidates, best_of_each, scores_of
+from server.index.rescoring import best_candidates, best_of_each, scores_of
 
 
 def plain(vectors: np.ndarray, query: np.ndarray, candidates: np.ndarray, exclude: set[int], k: int) -> list[int]:

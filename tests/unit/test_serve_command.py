@@ -10,7 +10,7 @@ import pytest
 
 from cli.main import main
 from graph_store.settings import ServingSettings
-from server import supervisor
+from server.processes import supervisor
 from tests.inspected import TOML
 
 

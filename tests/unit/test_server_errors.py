@@ -11,7 +11,7 @@ import pytest
 from kithkin.v1 import types_pb2
 from model_store import errors as model_store_errors
 from server import errors
-from server.status import RETRY_AFTER_S, STATUS, code_of, status_of
+from server.wire.status import RETRY_AFTER_S, STATUS, code_of, status_of
 
 PAGE = Path(__file__).parents[2] / "docs" / "errors.md"
 PROTO = Path(__file__).parents[2] / "protos" / "kithkin" / "v1" / "types.proto"

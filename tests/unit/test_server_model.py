@@ -12,13 +12,13 @@ from graph_store.settings import PublishSettings
 from kithkin.v1 import types_pb2
 from model_store.bundle_store import BundleStore
 from model_store.csr import EdgeType
-from server.encoder import Link
+from server.calls.queries import MOST_EXCLUDED, left_out
 from server.errors import InvalidField, SelfTestFailed
-from server.exact_index import ExactIndex
-from server.model import ServedModel
-from server.names import NameIndex
-from server.publish import build_indexes
-from server.queries import MOST_EXCLUDED, left_out
+from server.index.exact_index import ExactIndex
+from server.index.publish import build_indexes
+from server.model.encoder import Link
+from server.model.names import NameIndex
+from server.model.served_model import ServedModel
 from tests.bundles import HAS_TAG, INFLUENCED, fill, write_mean_encoder, write_toy_bundle
 
 
@@ -74,7 +74,7 @@ def test_an_index_that_does_not_find_its_own_vectors_is_refused(
     def other_index(*_: object) -> ExactIndex:
         return ExactIndex(np.roll(-vectors, 1, axis=1))
 
-    monkeypatch.setattr("server.model.open_index", other_index)
+    monkeypatch.setattr("server.model.served_model.open_index", other_index)
     with pytest.raises(SelfTestFailed, match="index of Artist in the space 'similar'"):
         ServedModel.load(bundle)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from server import phrases
+from server.reasons import phrases
 
 
 @pytest.mark.parametrize(

@@ -12,11 +12,11 @@ from graph_store.settings import ServingSettings, ShadowSettings
 from kithkin.v1 import retrieval_service_pb2 as pb
 from kithkin.v1 import types_pb2
 from model_store.bundle_store import BundleStore
+from server.calls.retrieval import Retrieval
 from server.deadline import Deadline
-from server.model import ServedModel
-from server.retrieval import Retrieval
-from server.shadow import Shadow
-from server.state import State
+from server.model.served_model import ServedModel
+from server.processes.shadow import Shadow
+from server.processes.state import State
 from tests.bundles import write_toy_bundle
 
 SLOWDIVE = types_pb2.NodeRef(type="Artist", id="1")

@@ -10,10 +10,10 @@ import pytest
 
 from graph_store.settings import ServingSettings
 from model_store.bundle_store import BundleStore
-from server import supervisor as module
 from server.errors import StartError
-from server.supervisor import Supervisor
-from server.worker import Message, Order
+from server.processes import supervisor as module
+from server.processes.supervisor import Supervisor
+from server.processes.worker import Message, Order
 from tests.bundles import write_toy_bundle
 
 

@@ -1,0 +1,1 @@
+"""The calls of ``RetrievalService``: a request read, what is searched, the answer put together."""

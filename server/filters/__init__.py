@@ -1,0 +1,1 @@
+"""Filters of requests as sets of rows."""

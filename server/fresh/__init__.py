@@ -1,0 +1,1 @@
+"""What changed in the graph since the bundle was published: followed, encoded, and answered."""

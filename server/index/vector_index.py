@@ -1,0 +1,97 @@
+"""The seam to nearest-neighbour search over the vectors of one node type in one space."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from server.index.planner import SearchPath
+from server.index.rescoring import best_candidates
+from server.index.selection import Selection
+
+Rows = NDArray[np.int64]
+Vectors = NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Found:
+    """What one query found: best first, ties by row (which is by id)."""
+
+    rows: Rows
+    """int64 ``[found]``, rows of the node type."""
+    scores: Vectors
+    """float32 ``[found]``, inner products computed from the float vectors."""
+    exact: bool
+    """True where every candidate was scored."""
+    scored: int
+    """Candidates scored exactly."""
+    path: SearchPath = SearchPath.ALL
+    """What was read."""
+    truncated: bool = False
+    """It ended at the deadline, with the best so far (neural search)."""
+    network_calls: int = 0
+    """Of the neural scorer."""
+
+
+class VectorIndex(Protocol):
+    """The k vectors of largest inner product with a query (cosine, where both have length 1).
+
+    Nodes whose vector is all zeros (nothing is known of them) are never returned.
+    """
+
+    kind: str
+    """``exact`` or ``scann``."""
+
+    def __len__(self) -> int:
+        """Vectors that can be found."""
+        ...
+
+    def search(
+        self,
+        queries: Vectors,
+        k: int,
+        exclude: Sequence[Rows] | None = None,
+        allowed: Sequence[Selection | None] | None = None,
+    ) -> list[Found]:
+        """Search for each of ``queries`` float32 ``[B, dimension]``.
+
+        ``exclude``: rows to leave out, one array a query; ``allowed``: rows that may be found, one selection a query
+        (None: all). Fewer than k come back only where fewer than k are there.
+        """
+        ...
+
+
+def known_rows(vectors: Vectors) -> Rows | None:
+    """Rows with a vector that is not all zeros; None where that is every row."""
+    known = np.asarray(vectors.any(axis=1))
+    return None if known.all() else np.flatnonzero(known)
+
+
+def unit_rows(vectors: Vectors) -> Vectors:
+    """The vectors scaled to length 1 (zeros stay); the same array where they have it already."""
+    lengths = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))
+    if np.all((np.abs(lengths - 1) < 1e-5) | (lengths == 0)):
+        return vectors
+    return np.asarray(vectors / np.where(lengths == 0, 1, lengths)[:, None], dtype=np.float32)
+
+
+def best_first(rows: Rows, scores: Vectors, k: int) -> tuple[Rows, Vectors]:
+    """The k best by score, ties by row."""
+    if len(rows) > 8 * k:
+        # Of many candidates most are sorted in vain.
+        some = scores >= np.partition(scores, len(scores) - k)[len(scores) - k]
+        rows, scores = rows[some], scores[some]
+    order = np.lexsort((rows, -scores))[:k]
+    return rows[order], scores[order]
+
+
+def best_of_rows(vectors: Vectors, query: Vectors, k: int, rows: Rows, is_known: NDArray[np.bool_] | None) -> Found:
+    """The k best of the given rows, each scored; ``is_known``: which rows of all have a vector (None: every one)."""
+    if is_known is not None:
+        rows = rows[is_known[rows]]
+    best, scores = best_candidates(vectors, query, rows, None, min(k, len(rows)))
+    return Found(rows=best, scores=scores, exact=True, scored=len(rows), path=SearchPath.ROWS)

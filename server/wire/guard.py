@@ -1,0 +1,299 @@
+"""The outermost interceptor: lets calls in, parses them, turns every error into a status with details, counts.
+
+gRPC answers bytes that it cannot decode, and exceptions it does not know, with UNKNOWN. Here nothing leaves but what
+``server/wire/status.py`` lists: handlers are given bytes, and parsing happens inside.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+
+import grpc
+from google.rpc import status_pb2
+
+from server.deadline import Deadline
+from server.errors import CallError, InternalError, MessageTooLarge, Overloaded, ShuttingDown, UndecodableRequest
+from server.observe import log
+from server.wire.admission import Admission
+from server.wire.keys import AUTHORIZATION, Keys, Role, role_needed
+from server.wire.status import code_of, reason_of, short, status_of
+
+if TYPE_CHECKING:
+    from server.observe.impressions import Impressions
+    from server.observe.metrics import Metrics
+
+REQUEST_ID = "x-request-id"
+_DETAILS = "grpc-status-details-bin"
+_COUNTED = "/kithkin.v1.RetrievalService/"
+"""Calls that the admission limit counts; health, status and administration must answer when all is full."""
+_ACCEPTED_ID = re.compile(r"^[\x21-\x7e]{1,128}$")
+
+current_deadline: ContextVar[Deadline] = ContextVar("current_deadline")
+"""The deadline of the call being answered."""
+
+
+class Origin(NamedTuple):
+    """Which call, for the log and for the details of errors."""
+
+    method: str
+    request_id: str
+
+
+current_origin: ContextVar[Origin] = ContextVar("current_origin")
+"""The call being answered."""
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
+    """Stands before every method of every service of one server."""
+
+    def __init__(
+        self,
+        max_message_bytes: int,
+        *,
+        admission: Admission | None = None,
+        keys: Keys | None = None,
+        health_needs_key: bool = False,
+        metrics: Metrics | None = None,
+        impressions: Impressions | None = None,
+    ) -> None:
+        """``admission``: None for no limit; ``keys``: None where everybody may call."""
+        self.draining = False
+        """True: new calls are refused, the client is told to try again (elsewhere)."""
+        self._max_message_bytes = max_message_bytes
+        self._admission = admission
+        self._keys, self._health_needs_key = keys, health_needs_key
+        self._metrics, self._impressions = metrics, impressions
+        self._wrapped: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
+        self._streams: set[asyncio.Task[Any]] = set()
+
+    def end_streams(self) -> None:
+        """End what would never end by itself: a watcher of the health would hold up the drain to its last second."""
+        for task in self._streams:
+            task.cancel()
+
+    async def intercept_service(  # type: ignore[override]
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> grpc.RpcMethodHandler[Any, Any] | None:
+        method = handler_call_details.method
+        if self._admission is not None and method.startswith(_COUNTED):
+            self._admission.arrived(asyncio.current_task())
+        if method not in self._wrapped:
+            handler = await continuation(handler_call_details)
+            if handler is None:
+                return None
+            self._wrapped[method] = self._wrap(method, handler)
+        return self._wrapped[method]
+
+    def _wrap(self, method: str, handler: Any) -> grpc.RpcMethodHandler[Any, Any]:
+        parse: Callable[[bytes], Any] = handler.request_deserializer or bytes
+        # Not the message type's own: an answer may come as bytes that only look like a message.
+        serialize: Callable[[Any], bytes] = _serialized if handler.response_serializer else bytes
+
+        name = method.rpartition("/")[2]
+        admission = self._admission if method.startswith(_COUNTED) else None
+        role = role_needed(method, health_needs_key=self._health_needs_key)
+        metrics = self._metrics
+
+        async def answer(raw: bytes, context: Context) -> bytes:
+            request_id = _request_id(context)
+            deadline = Deadline(context.time_remaining())
+            context.set_trailing_metadata(((REQUEST_ID, request_id),))
+            entered: float | None = None
+            try:
+                self._admit(context, role)
+                if admission is not None:
+                    entered = await admission.enter()
+                    if metrics is not None:
+                        metrics.begin()
+                # It may have waited for its turn until nobody wants the answer any more.
+                deadline.check("parse")
+                current_deadline.set(deadline)
+                current_origin.set(Origin(method, request_id))
+                request = self._parsed(method, raw, parse)
+                deadline.enter("prepare")
+                response = await handler.unary_unary(request, context)
+                deadline.enter("serialise")
+                body = serialize(response)
+                deadline.enter("end")
+            except (grpc.aio.AbortError, asyncio.CancelledError):
+                self._count(name, "CANCELLED", deadline)
+                raise
+            except Exception as error:
+                code, status = refusal(error, Origin(method, request_id), deadline)
+                self._count(name, code.name, deadline, status)
+                await _refuse(context, code, status, request_id)
+            finally:
+                if entered is not None and admission is not None:
+                    admission.leave(entered)
+                    if metrics is not None:
+                        metrics.end()
+            self._count(name, "OK", deadline)
+            if admission is not None:
+                self._note(name, request_id, request, response)
+            log.event(
+                logging.DEBUG, "answered", method=method, request_id=request_id, ms=round(deadline.spent * 1000, 3)
+            )
+            return body
+
+        async def stream(requests: Any, context: Context) -> AsyncIterator[bytes]:
+            request_id = _request_id(context)
+            deadline = Deadline(context.time_remaining())
+            context.set_trailing_metadata(((REQUEST_ID, request_id),))
+            task = asyncio.current_task()
+            assert task is not None
+            self._streams.add(task)
+            try:
+                self._admit(context, role)
+                if handler.request_streaming:
+                    parsed: Any = self._parsed_stream(method, requests, parse)
+                else:
+                    parsed = self._parsed(method, requests, parse)
+                respond = handler.stream_stream if handler.request_streaming else handler.unary_stream
+                responses = respond(parsed, _Writer(context, serialize))
+                if hasattr(responses, "__aiter__"):
+                    async for response in responses:
+                        yield serialize(response)
+                else:
+                    await responses
+            except grpc.aio.AbortError:
+                raise
+            except asyncio.CancelledError:
+                if not self.draining:
+                    raise
+                await _refuse(context, *refusal(_stopping(), Origin(method, request_id), deadline), request_id)
+            except Exception as error:
+                await _refuse(context, *refusal(error, Origin(method, request_id), deadline), request_id)
+            finally:
+                self._streams.discard(task)
+
+        if not handler.response_streaming and not handler.request_streaming:
+            return grpc.unary_unary_rpc_method_handler(answer)
+        if handler.response_streaming and handler.request_streaming:
+            return grpc.stream_stream_rpc_method_handler(stream)
+        if handler.response_streaming:
+            return grpc.unary_stream_rpc_method_handler(stream)
+        raise NotImplementedError(f"{method}: no service here streams requests to one response")
+
+    def _admit(self, context: Context, role: Role | None) -> None:
+        if self.draining:
+            raise _stopping()
+        if self._keys is not None and role is not None:
+            self._keys.admit(_metadata(context, AUTHORIZATION), role)
+
+    def _count(self, name: str, code: str, deadline: Deadline, status: status_pb2.Status | None = None) -> None:
+        if self._metrics is not None:
+            self._metrics.answered(name, code, deadline)
+            if status is not None:
+                self._metrics.refused(reason_of(status))
+
+    def _note(self, name: str, request_id: str, request: Any, response: Any) -> None:
+        """Count and record an answer; what goes wrong with that must not take it from its caller."""
+        try:
+            if self._metrics is not None:
+                self._metrics.described(name, response)
+            if self._impressions is not None:
+                self._impressions.record(name, request_id, request, response)
+        except Exception as error:
+            log.event(logging.ERROR, "answer not recorded", trace=True, request_id=request_id, error=str(error))
+
+    def _parsed(self, method: str, raw: bytes, parse: Callable[[bytes], Any]) -> Any:
+        if len(raw) > self._max_message_bytes:
+            raise MessageTooLarge(
+                f"the message has {len(raw)} bytes, the server takes {self._max_message_bytes}",
+                hint="Send less at once, or raise serving.max_message_bytes.",
+            )
+        try:
+            return parse(raw)
+        except Exception:
+            raise UndecodableRequest(
+                f"the {len(raw)} bytes are not a request of {method}",
+                hint="Generate the client from the server's protos.",
+            ) from None
+
+    async def _parsed_stream(self, method: str, requests: Any, parse: Callable[[bytes], Any]) -> AsyncIterator[Any]:
+        async for raw in requests:
+            yield self._parsed(method, raw, parse)
+
+
+class _Writer:
+    """A context for methods that write their responses (the health service's Watch): serialises what they write."""
+
+    def __init__(self, context: Context, serialize: Callable[[Any], bytes]) -> None:
+        self._context = context
+        self._serialize = serialize
+
+    async def write(self, response: Any) -> None:
+        await self._context.write(self._serialize(response))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._context, name)
+
+
+def _stopping() -> ShuttingDown:
+    return ShuttingDown("the server is stopping", hint="Try again: another one may answer.")
+
+
+def _metadata(context: Context, name: str) -> str | None:
+    for key, value in context.invocation_metadata() or ():
+        if key == name and isinstance(value, str):
+            return value
+    return None
+
+
+def _request_id(context: Context) -> str:
+    given = _metadata(context, REQUEST_ID)
+    return given if given is not None and _ACCEPTED_ID.match(given) else uuid.uuid4().hex
+
+
+async def _refuse(context: Context, code: grpc.StatusCode, status: status_pb2.Status, request_id: str) -> NoReturn:
+    """End the call with an error's status."""
+    trailers = ((REQUEST_ID, request_id), (_DETAILS, status.SerializeToString()))
+    await context.abort(code, status.message, trailers)
+    raise AssertionError("abort raises")
+
+
+def refusal(
+    error: Exception, origin: Origin, deadline: Deadline, **fields: object
+) -> tuple[grpc.StatusCode, status_pb2.Status]:
+    """The status of an error, logged with ``fields``.
+
+    What is no CallError is a fault of ours, and only the log tells which.
+    """
+    method, request_id = origin
+    known = (
+        error
+        if isinstance(error, CallError)
+        else InternalError("the server failed", hint=f"Its log has the trace under the request id {request_id}.")
+    )
+    code, _ = code_of(known)
+    status = status_of(known, request_id)
+    fault = code is grpc.StatusCode.INTERNAL
+    if isinstance(known, Overloaded):
+        # The admission tells of them, together.
+        return code, status
+    log.event(
+        logging.ERROR if fault else logging.INFO,
+        "failed" if fault else "refused",
+        trace=fault,
+        method=method,
+        request_id=request_id,
+        code=code.name,
+        error=str(error) if fault else short(known.message),
+        ms=round(deadline.spent * 1000, 3),
+        **fields,
+    )
+    return code, status
+
+
+def _serialized(response: Any) -> bytes:
+    return bytes(response.SerializeToString())
