@@ -1,8 +1,9 @@
 """The process that follows the store: what changes there it writes as a delta beside the bundle that serves.
 
 Started by the supervisor as ``python -m server.fresh.follower`` with a ``FollowOrder``, and told by lines of JSON on
-standard input which bundle serves (``{"version": version}``); the end of that input stops it. It opens the store for reading
-only, one look at a time: where the store is away, or a writer keeps it, it tries again, and what serves serves on.
+standard input which bundle serves (``{"version": version}``); the end of that input stops it. It opens the store for
+reading only, one look at a time: where the store is away, or a writer keeps it, it tries again, and what serves serves
+on.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """What a worker counts and times, for Prometheus.
 
 Several workers: each writes its numbers to files of ``PROMETHEUS_MULTIPROC_DIR`` (prometheus-client's multiprocess
-mode, chosen when it is imported), and ``server/observe/metrics_page.py`` shows the sum. The number of series is bounded:
-labels are methods, codes, stages, spaces and node types, never ids.
+mode, chosen when it is imported), and ``server/observe/metrics_page.py`` shows the sum. The number of series is
+bounded: labels are methods, codes, stages, spaces and node types, never ids.
 """
 
 from __future__ import annotations

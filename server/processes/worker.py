@@ -1,9 +1,9 @@
 """The process that serves: loads a bundle, answers from it, takes up another without a pause, drains when told.
 
 Started by the supervisor as ``python -m server.processes.worker`` with an ``Order``. It is told what to do by lines of
-JSON on standard input (``{"load": version}``, ``{"beside": version}``, ``{"refused_bundle": reason}``, ``{"fleet": fields}``,
-``{"ping": true}``, ``{"drain": true}``); the end of that input means that the supervisor is gone, and stops it too. It
-answers by lines of JSON (``Message``) on the descriptor it was given.
+JSON on standard input (``{"load": version}``, ``{"beside": version}``, ``{"refused_bundle": reason}``, ``{"fleet":
+fields}``, ``{"ping": true}``, ``{"drain": true}``); the end of that input means that the supervisor is gone, and stops
+it too. It answers by lines of JSON (``Message``) on the descriptor it was given.
 
 A trial is the same without serving: it loads a bundle, tests it and ends, so that a bundle that would bring a process
 down brings down that one.
