@@ -7,40 +7,28 @@ answered, the worst on top.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar, cast
-
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
-F = TypeVar("F", bound=Callable[..., Any])
+from model_store.compiled import compiled
 
 Ints = NDArray[np.int64]
 Scores = NDArray[np.float32]
 
 
-def _compiled(function: F) -> F:
-    try:
-        return cast(F, numba.njit(nogil=True, cache=True)(function))
-    except RuntimeError:
-        # Nowhere to keep compiled code (a read-only installation without a home): compiled anew in each process.
-        return cast(F, numba.njit(nogil=True)(function))
-
-
-@_compiled
+@compiled
 def _better(rows: Ints, scores: Scores, one: int, other: int) -> bool:
     if scores[one] != scores[other]:
         return bool(scores[one] > scores[other])
     return bool(rows[one] < rows[other])
 
 
-@_compiled
+@compiled
 def _before(rows: Ints, scores: Scores, one: int, other: int, best_on_top: bool) -> bool:
     return _better(rows, scores, one, other) if best_on_top else _better(rows, scores, other, one)
 
 
-@_compiled
+@compiled
 def _rise(rows: Ints, scores: Scores, heap: Ints, place: int, best_on_top: bool) -> None:
     position = heap[place]
     while place > 0:
@@ -52,7 +40,7 @@ def _rise(rows: Ints, scores: Scores, heap: Ints, place: int, best_on_top: bool)
     heap[place] = position
 
 
-@_compiled
+@compiled
 def _sink(rows: Ints, scores: Scores, heap: Ints, filled: int, best_on_top: bool) -> None:
     position = heap[0]
     place = 0
@@ -69,7 +57,7 @@ def _sink(rows: Ints, scores: Scores, heap: Ints, filled: int, best_on_top: bool
     heap[place] = position
 
 
-@_compiled
+@compiled
 def push(
     rows: Ints,
     scores: Scores,
@@ -105,7 +93,7 @@ def push(
     return waiting, filled
 
 
-@_compiled
+@compiled
 def expand(
     rows: Ints,
     scores: Scores,

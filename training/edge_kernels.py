@@ -5,14 +5,14 @@ Arrays that may be missing (weights, times) are passed empty.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any, TypeVar, cast
+from collections.abc import Iterator
+from typing import Any
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
-F = TypeVar("F", bound=Callable[..., Any])
+from model_store.compiled import compiled
+
 Ints = NDArray[np.int64]
 
 NO_WEIGHT, NO_TIMES = np.empty(0, np.float32), np.empty(0, np.int64)
@@ -21,10 +21,6 @@ _ROW = np.uint64(0x9E3779B97F4A7C15)
 _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
 _MIX_2 = np.uint64(0x94D049BB133111EB)
 _27, _30, _31 = (np.uint64(bits) for bits in (27, 30, 31))
-
-
-def _compiled(function: F) -> F:
-    return cast(F, numba.njit(nogil=True, cache=True)(function))
 
 
 def row_spans(indptrs: list[Ints], most: int) -> Iterator[tuple[int, int]]:
@@ -41,7 +37,7 @@ def row_spans(indptrs: list[Ints], most: int) -> Iterator[tuple[int, int]]:
         first = last
 
 
-@_compiled
+@compiled
 def kept_indptr(indptr: Ints, keep: NDArray[np.bool_]) -> Ints:
     """``indptr`` of the edges that are kept."""
     out = np.empty(len(indptr), np.int64)
@@ -54,7 +50,7 @@ def kept_indptr(indptr: Ints, keep: NDArray[np.bool_]) -> Ints:
     return out
 
 
-@_compiled
+@compiled
 def turned(
     indptr: Ints, indices: NDArray[np.int32], weight: NDArray[np.float32], time: Ints, columns: int
 ) -> tuple[Ints, NDArray[np.int32], NDArray[np.float32], Ints]:
@@ -80,7 +76,7 @@ def turned(
     return out, rows, weights, times
 
 
-@_compiled
+@compiled
 def pair_parts(
     nodes: Ints,
     indptr: Ints,
@@ -106,7 +102,7 @@ def pair_parts(
             out[edge] = state % parts
 
 
-@_compiled
+@compiled
 def pairs_by_part(
     indptr: Ints,
     indices: NDArray[np.int32],
@@ -126,7 +122,7 @@ def pairs_by_part(
             columns[to] = indices[edge] + first_column
 
 
-@_compiled
+@compiled
 def rows_joined(
     indptr: Ints, indices: NDArray[np.int32], first_column: int, place: NDArray[Any], out: NDArray[Any]
 ) -> None:
@@ -137,7 +133,7 @@ def rows_joined(
             place[row] += 1
 
 
-@_compiled
+@compiled
 def sums_without(
     indptr: Ints,
     indices: NDArray[np.int32],

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
-import numba
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
+from model_store.compiled import compiled
 from model_store.csr import Csr
 from model_store.features import link_weight
 from training.edge_kernels import NO_WEIGHT, row_spans
 
-F = TypeVar("F", bound=Callable[..., Any])
 Doubles = NDArray[np.float64]
 _EDGES_AT_ONCE = 1 << 22
 _ONES = np.empty(0, np.float64)
@@ -147,11 +146,7 @@ def _weights(csr: Csr, median: float) -> NDArray[np.float32] | None:
     return out
 
 
-def _compiled(function: F) -> F:
-    return cast(F, numba.njit(nogil=True, cache=True)(function))
-
-
-@_compiled
+@compiled
 def _ascends(indptr: NDArray[np.int64], indices: NDArray[np.int32], weight: NDArray[np.float32]) -> bool:
     """Whether every row's columns ascend and every weight is above 0."""
     for row in range(len(indptr) - 1):
@@ -165,7 +160,7 @@ def _ascends(indptr: NDArray[np.int64], indices: NDArray[np.int32], weight: NDAr
     return True
 
 
-@_compiled
+@compiled
 def _columns_as_rows(
     indptr: NDArray[np.int64],
     indices: NDArray[np.int32],
@@ -182,7 +177,7 @@ def _columns_as_rows(
                 next_of[at] += 1
 
 
-@_compiled
+@compiled
 def _row_values(
     indptr: NDArray[np.int64],
     indices: NDArray[np.int32],
@@ -220,7 +215,7 @@ def _row_values(
     return count
 
 
-@_compiled
+@compiled
 def _buffers(indptr: NDArray[np.int64]) -> int:
     widest = 0
     for row in range(len(indptr) - 1):
@@ -228,7 +223,7 @@ def _buffers(indptr: NDArray[np.int64]) -> int:
     return widest + 1
 
 
-@_compiled
+@compiled
 def _lengths(
     indptr: NDArray[np.int64],
     indices: NDArray[np.int32],
@@ -248,7 +243,7 @@ def _lengths(
         out[row] = np.sqrt(total)
 
 
-@_compiled
+@compiled
 def _times(
     indptr: NDArray[np.int64],
     indices: NDArray[np.int32],
@@ -273,7 +268,7 @@ def _times(
                 out[row - first, each] += value * dense[column, each]
 
 
-@_compiled
+@compiled
 def _transposed_times(
     indptr: NDArray[np.int64],
     indices: NDArray[np.int32],

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import Any
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
-F = TypeVar("F", bound=Callable[..., Any])
+from model_store.compiled import compiled, compiled_with
+
 Rows = NDArray[np.int64]
 Vectors = NDArray[np.float32]
 
@@ -49,20 +48,9 @@ def best_of_each(
     return rows, scores, counts
 
 
-def _compiled(**options: Any) -> Callable[[F], F]:
-    def compile_it(function: F) -> F:
-        try:
-            return cast(F, numba.njit(nogil=True, cache=True, **options)(function))
-        except RuntimeError:
-            # Nowhere to keep compiled code (a read-only installation without a home): compiled anew in each process.
-            return cast(F, numba.njit(nogil=True, **options)(function))
-
-    return compile_it
-
-
 # The compiler may add up several products at once (reassoc), and does so in one way for vectors of one length: equal
 # vectors tie, whoever asks. A test holds it to that.
-@_compiled(fastmath={"reassoc"})
+@compiled_with(fastmath=("reassoc",))
 def _score(vector: Any, query: Any) -> Any:
     total = np.float32(0)
     for place in range(len(query)):
@@ -70,13 +58,13 @@ def _score(vector: Any, query: Any) -> Any:
     return total
 
 
-@_compiled()
+@compiled
 def _scores(vectors: Any, query: Any, scores: Any) -> None:
     for row in range(len(vectors)):
         scores[row] = _score(vectors[row], query)
 
 
-@_compiled()
+@compiled
 def _best(vectors: Any, query: Any, candidates: Any, excluded: Any, rows: Any, scores: Any) -> int:
     count, most, left, known = 0, len(rows), len(excluded), len(vectors)
     for number in range(len(candidates)):
@@ -103,7 +91,7 @@ def _best(vectors: Any, query: Any, candidates: Any, excluded: Any, rows: Any, s
     return count
 
 
-@_compiled()
+@compiled
 def _best_of_each(
     vectors: Any, queries: Any, candidates: Any, exclude: Any, rows: Any, scores: Any, counts: Any
 ) -> None:

@@ -7,16 +7,15 @@ repeated over the last assignment. It reads the edges where they lie and holds n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar, cast
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from model_store.compiled import compiled
 from model_store.csr import Csr, EdgeType
 
-F = TypeVar("F", bound=Callable[..., Any])
 Owners = dict[str, NDArray[np.int32]]
 """Part of every node, by type ``[nodes]``."""
 
@@ -25,10 +24,6 @@ _PATIENCE = 5
 """Passes without fewer cut edges after which it ends."""
 _ROOM = 0.03
 """A part may hold so much more than its even share of each type's nodes and of their edges."""
-
-
-def _compiled(function: F) -> F:
-    return cast(F, numba.njit(nogil=True, cache=True)(function))
 
 
 def random_owners(sizes: Mapping[str, int], parts: int, seed: int) -> Owners:
@@ -100,7 +95,7 @@ def _loads(count: int, edges: Sequence[Csr]) -> NDArray[np.float64]:
     return 0.5 * even + 0.5 * degree / degree.sum() if degree.sum() > 0 else even
 
 
-@_compiled
+@compiled
 def _stream(
     order: NDArray[np.int64],
     indptrs: Any,
@@ -134,7 +129,7 @@ def _stream(
         filled[chosen] += loads[node]
 
 
-@_compiled
+@compiled
 def _cut(
     indptr: NDArray[np.int64], indices: NDArray[np.int32], own: NDArray[np.int32], other: NDArray[np.int32]
 ) -> int:

@@ -6,19 +6,15 @@ A layer's neighbours stand in one array of slots: those of ``node`` on layer 0 i
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import Any
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
-F = TypeVar("F", bound=Callable[..., Any])
+from model_store.compiled import compiled_with
 
-
-def _compiled(function: F) -> F:
-    # Sums may be taken in another order, so that a distance uses vector instructions.
-    return cast(F, numba.njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})(function))
+# Sums may be taken in another order, so that a distance uses vector instructions.
+_compiled = compiled_with(fastmath=("reassoc", "contract"))
 
 
 @_compiled

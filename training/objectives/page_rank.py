@@ -6,10 +6,10 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
+from model_store.compiled import compiled
 from model_store.features import link_weight
 from training.fit_features import median_weight
 from training.graph import Graph
-from training.sampling.draw import _compiled
 
 RESTART = 0.15
 """Chance that a walk goes back to its node instead of on."""
@@ -65,7 +65,7 @@ def ranked_band(
     return np.cumsum(np.concatenate(counts)), np.concatenate(members)
 
 
-@_compiled
+@compiled
 def _band(
     indptr: NDArray[np.int64],
     indices: NDArray[np.int32],

@@ -6,14 +6,10 @@ was drawn before it. Compiled code is cached beside this file, or in Numba's own
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar, cast
-
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
-F = TypeVar("F", bound=Callable[..., Any])
+from model_store.compiled import compiled
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
@@ -23,10 +19,6 @@ _MASK = 0xFFFFFFFFFFFFFFFF
 
 _SEARCHED = 64
 """Up to this fan-out the edges drawn so far are searched one by one; above, all edges are walked through once."""
-
-
-def _compiled(function: F) -> F:
-    return cast(F, numba.njit(nogil=True, cache=True)(function))
 
 
 def stream(seed: int, key: int, number: int) -> np.uint64:
@@ -40,20 +32,20 @@ def stream(seed: int, key: int, number: int) -> np.uint64:
     return np.uint64(state)
 
 
-@_compiled
+@compiled
 def _mix(state: np.uint64) -> np.uint64:
     state = (state ^ (state >> _30)) * _MIX_1
     state = (state ^ (state >> _27)) * _MIX_2
     return state ^ (state >> _31)
 
 
-@_compiled
+@compiled
 def _below(state: np.uint64, bound: int) -> int:
     """A number below ``bound`` (< 2^31) from a mixed state, by multiplication (Lemire 2019) without rejection."""
     return int(((_mix(state) >> _32) * np.uint64(bound)) >> _32)
 
 
-@_compiled
+@compiled
 def _allowed(
     indices: NDArray[np.int32], start: int, stop: int, left_out: NDArray[np.int64], buffer: NDArray[np.int64]
 ) -> int:
@@ -68,7 +60,7 @@ def _allowed(
     return count
 
 
-@_compiled
+@compiled
 def draw_uniform(
     indptr: NDArray[np.int64],
     indices: NDArray[np.int32],
@@ -133,7 +125,7 @@ def draw_uniform(
     return positions[:out], owners[:out]
 
 
-@_compiled
+@compiled
 def localise(
     places: NDArray[np.int32], nodes: NDArray[np.int32], count: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -6,12 +6,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 # Numba's cache looks at this file alone: whoever changes these in ``draw`` has to touch this file too.
-from training.sampling.draw import _GOLDEN, _below, _compiled, _mix
+from model_store.compiled import compiled
+from training.sampling.draw import _GOLDEN, _below, _mix
 
 Nodes = NDArray[np.int64]
 
 
-@_compiled
+@compiled
 def _until(time: Nodes, start: int, stop: int, limit: int) -> int:
     """First position of the row at or after the limit; its end where there are no times."""
     if len(time) == 0:
@@ -26,7 +27,7 @@ def _until(time: Nodes, start: int, stop: int, limit: int) -> int:
     return low
 
 
-@_compiled
+@compiled
 def count_before(
     indptr: Nodes, indices: NDArray[np.int32], time: Nodes, nodes: Nodes, limit: Nodes, left_out: Nodes
 ) -> Nodes:
@@ -43,7 +44,7 @@ def count_before(
     return degree
 
 
-@_compiled
+@compiled
 def draw_before(
     indptr: Nodes,
     indices: NDArray[np.int32],
@@ -99,7 +100,7 @@ def draw_before(
     return positions, owners
 
 
-@_compiled
+@compiled
 def _slot(keys: Nodes, key: np.int64) -> np.int64:
     """Where a key stands in the table, or the free slot where it belongs; the table is never full."""
     mask = len(keys) - 1
@@ -109,7 +110,7 @@ def _slot(keys: Nodes, key: np.int64) -> np.int64:
     return slot
 
 
-@_compiled
+@compiled
 def find_or_add(keys: Nodes, values: Nodes, wanted: Nodes, count: int) -> tuple[Nodes, Nodes]:
     """The number of each key, and the keys that were new, numbered from ``count`` on; the table takes them in."""
     numbers = np.empty(len(wanted), dtype=np.int64)
@@ -126,7 +127,7 @@ def find_or_add(keys: Nodes, values: Nodes, wanted: Nodes, count: int) -> tuple[
     return numbers, new[:added]
 
 
-@_compiled
+@compiled
 def _moved(keys: Nodes, values: Nodes, into_keys: Nodes, into_values: Nodes) -> None:
     for slot in range(len(keys)):
         if keys[slot] >= 0:

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 # Numba's cache looks at this file alone: whoever changes these there has to touch this file too.
-from training.sampling.draw import _compiled
+from model_store.compiled import compiled
 from training.sampling.draw_before import _until
 
 
@@ -20,14 +20,14 @@ def _dot(left: NDArray[np.float32], right: NDArray[np.float32]) -> np.float32:
     return total
 
 
-@_compiled
+@compiled
 def _relevance(product: np.float32, square: np.float32, other: np.float32, tanimoto: bool) -> np.float32:
     """Relevance of two vectors from their inner product and squared lengths; 0 where there is nothing to divide by."""
     below = square + other - product if tanimoto else np.float32(np.sqrt(square * other))
     return product / below if below > 0 else np.float32(0.0)
 
 
-@_compiled
+@compiled
 def _after(
     relevance: NDArray[np.float32], neighbour: NDArray[np.int64], position: NDArray[np.int64], left: int, right: int
 ) -> bool:
@@ -39,7 +39,7 @@ def _after(
     return bool(position[left] > position[right])
 
 
-@_compiled
+@compiled
 def _swap(
     relevance: NDArray[np.float32], neighbour: NDArray[np.int64], position: NDArray[np.int64], left: int, right: int
 ) -> None:
@@ -48,7 +48,7 @@ def _swap(
     position[left], position[right] = position[right], position[left]
 
 
-@_compiled
+@compiled
 def _sift_down(
     relevance: NDArray[np.float32], neighbour: NDArray[np.int64], position: NDArray[np.int64], start: int, count: int
 ) -> None:
@@ -66,7 +66,7 @@ def _sift_down(
         parent = child
 
 
-@_compiled
+@compiled
 def most_relevant(
     indptr: NDArray[np.int64],
     indices: NDArray[np.int32],

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 # Numba's cache looks at this file alone: whoever changes these in ``draw`` has to touch this file too.
-from training.sampling.draw import _GOLDEN, _below, _compiled, _mix
+from model_store.compiled import compiled
+from training.sampling.draw import _GOLDEN, _below, _mix
 
 _LOW = np.uint64(0xFFFFFFFF)
 _11 = np.uint64(11)
@@ -23,7 +24,7 @@ _REDRAWS = 8
 """Draws that may meet a left-out edge before the row is walked through; either way the chances are exact."""
 
 
-@_compiled
+@compiled
 def alias_table(
     indptr: NDArray[np.int64], indices: NDArray[np.int32], weight: NDArray[np.float32]
 ) -> NDArray[np.uint32]:
@@ -82,7 +83,7 @@ def alias_table(
     return table
 
 
-@_compiled
+@compiled
 def begin(nodes: NDArray[np.int64], walks: int, state: np.uint64) -> tuple[NDArray[np.int32], NDArray[np.uint64]]:
     """Walkers ``[n * walks]``, those of a node side by side: where they are, and the state of their random numbers."""
     current = np.empty(len(nodes) * walks, dtype=np.int32)
@@ -95,13 +96,13 @@ def begin(nodes: NDArray[np.int64], walks: int, state: np.uint64) -> tuple[NDArr
     return current, states
 
 
-@_compiled
+@compiled
 def _left_out(neighbour: int, low: int, high: int, neighbours: NDArray[np.int64]) -> bool:
     place = low + np.searchsorted(neighbours[low:high], neighbour)
     return bool(place < high and neighbours[place] == neighbour)
 
 
-@_compiled
+@compiled
 def _drawn(indices: NDArray[np.int32], table: NDArray[np.uint32], slot: int, state: np.uint64) -> int:
     """The neighbour of a slot, or the other who shares it (see ``alias_table``); -1 where all weights are 0.
 
@@ -114,7 +115,7 @@ def _drawn(indices: NDArray[np.int32], table: NDArray[np.uint32], slot: int, sta
     return own if (_mix(state) & _LOW) < np.uint64(table[slot, 0]) else other
 
 
-@_compiled
+@compiled
 def _scanned(
     indices: NDArray[np.int32],
     weight: NDArray[np.float32],
@@ -143,7 +144,7 @@ def _scanned(
     return last
 
 
-@_compiled
+@compiled
 def step(
     indptr: NDArray[np.int64],
     indices: NDArray[np.int32],
@@ -201,7 +202,7 @@ def step(
                     current[walker] = _drawn(indices, table, slot, states[walker])
 
 
-@_compiled
+@compiled
 def restart(
     current: NDArray[np.int32],
     nodes: NDArray[np.int64],
@@ -216,7 +217,7 @@ def restart(
             current[walker] = nodes[walker // walks]
 
 
-@_compiled
+@compiled
 def most_visited(
     visits: NDArray[np.int32], nodes: NDArray[np.int64], top: int
 ) -> tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.int64]]:
