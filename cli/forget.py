@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import json
 import os
 import shutil
 import time
@@ -117,10 +118,14 @@ class Forgetting:
         if known:
             yield Found(where="store", what=f"the {self.node_type} and {edges:,} edges removed")
         if settings.is_neo4j:
+            yield from self._neo4j_log()
             return
         path = self._project.folder / settings.uri
         # Also where they were deleted before: their bytes stay in the file's free pages.
-        if not _holds(path, self._user) and not _holds(path.with_name(path.name + ".changes"), self._user):
+        changes = path.with_name(path.name + ".changes")
+        # The log is JSON, and other letters than ASCII are written otherwise there.
+        noted = any(_holds(changes, text) for text in (self._user, json.dumps(self._user)[1:-1]))
+        if not noted and not _holds(path, self._user):
             return
         if not self._dry_run:
             from graph_store.embedded.rewrite import rewrite
@@ -131,6 +136,13 @@ class Forgetting:
                 yield Found(where="store", what=f"{error.message}; {error.hint}", left=True)
                 return
         yield Found(where="store", what="file written anew, its log of changes removed")
+
+    def _neo4j_log(self) -> Iterator[Found]:
+        """Deleting them was noted too: by its id."""
+        from graph_store.neo4j.log import clear_log
+
+        if clear_log(self._project.settings.store, self._user, dry_run=self._dry_run):
+            yield Found(where="store", what="its log of changes emptied")
 
     def _bundles(self) -> Iterator[Found]:
         from cli.connection import running
@@ -152,7 +164,8 @@ class Forgetting:
             else:
                 do = "a server uses it: stop it or take it out of serving.beside and shadow, then run this again"
                 yield Found(where=f"bundle {version}", what=do, left=True)
-        for delta in sorted(store.root.rglob("*.delta")):
+        # Also one that a follower was writing when it ended.
+        for delta in sorted(store.root.rglob("*.delta*")):
             if _holds(delta, self._user):
                 if not self._dry_run:
                     delta.unlink(missing_ok=True)

@@ -457,6 +457,12 @@ class ServingSettings(_Settings):
             raise ValueError('write it in seconds, 0.1 or more: "2s"; or leave it empty')
         return value
 
+    @model_validator(mode="after")
+    def _ports_differ(self) -> ServingSettings:
+        if self.admin_port is not None and self.admin_port == self.port:
+            raise ValueError(f"admin_port and port are both {self.port}: give each its own, or leave admin_port out")
+        return self
+
     @property
     def follow_s(self) -> float | None:
         """Seconds between two looks; None: the store is not followed."""

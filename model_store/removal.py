@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,14 +16,17 @@ from kithkin.v1 import bundle_pb2
 from model_store import layout
 from model_store.bundle import Bundle
 from model_store.csr import Csr, EdgeType
+from model_store.features import Block, FeatureTransforms, LinkBlock
 from model_store.writer import BundleWriter
 
 
 def write_without(writer: BundleWriter, bundle: Bundle, node_type: str, rows: Sequence[int]) -> None:
     """Fill a bundle in the making with another's content, without these rows of a node type.
 
-    Their vectors, states and edges go with them; rows after them move up. Indexes are the server's to build
-    (``server.index.publish.build_indexes``). What training learned from them stays in the vectors of others.
+    Their edges go with them, and their row of every array that has one per node (vectors, states, relevance, focal
+    vectors, factors of link features); rows after them move up. Indexes are the server's to build
+    (``server.index.publish.build_indexes``). What training learned from them stays in the vectors of others. The
+    entities of a neural scorer cannot be removed: ``commit`` refuses such a bundle.
     """
     gone = np.unique(np.asarray(rows, np.int64))
     kept = bundle_pb2.BundleManifest()
@@ -35,33 +39,47 @@ def write_without(writer: BundleWriter, bundle: Bundle, node_type: str, rows: Se
             described.count -= len(gone)
     writer.manifest.CopyFrom(kept)
 
-    changed = {layout.nodes_path(node_type): _nodes(bundle.nodes(node_type), gone)}
-    for space in bundle.manifest.spaces:
-        if node_type in space.node_types:
-            changed[layout.vectors_path(space.name, node_type)] = bundle.vectors(space.name, node_type)
-    states = [entry.path for entry in bundle.manifest.files if _is_states_of(entry.path, node_type)]
+    features = _features(bundle, node_type, gone)
+    if features is not None:
+        features.save(writer.features_folder)
     for entry in bundle.manifest.files:
         path = writer.folder / entry.path
         path.parent.mkdir(parents=True, exist_ok=True)
-        if entry.path.startswith("index/"):
+        if entry.path.startswith(("index/", "neighbours/")) or (features and entry.path.startswith("features/")):
             continue
-        if entry.path in changed:
-            content = changed[entry.path]
-            if isinstance(content, pa.Table):
-                _write_table(path, content)
-            else:
-                np.save(path, np.delete(content, gone, axis=0))
-        elif entry.path in states:
+        if entry.path == layout.nodes_path(node_type):
+            _write_table(path, _nodes(bundle.nodes(node_type), gone))
+        elif entry.path.startswith("spaces/") and path.name == f"{node_type}.npy":
             np.save(path, np.delete(np.load(bundle.folder / entry.path, mmap_mode="r"), gone, axis=0))
-        elif not entry.path.startswith("neighbours/"):
+        else:
             _link(bundle.folder / entry.path, path)
     for edge_type in bundle.edge_types:
         _neighbours(writer, bundle, edge_type, node_type, gone)
 
 
-def _is_states_of(path: str, node_type: str) -> bool:
-    parts = Path(path).parts
-    return len(parts) == 5 and parts[0] == "spaces" and parts[2] == "states" and parts[4] == f"{node_type}.npy"
+def _features(bundle: Bundle, node_type: str, gone: NDArray[np.int64]) -> FeatureTransforms | None:
+    """The transforms without the removed nodes' factors; None where no link feature is of this type."""
+    if not any(entry.path == "features/features.json" for entry in bundle.manifest.files):
+        return None
+    blocks = bundle.features().blocks
+    kept: dict[str, NDArray[np.float32]] = {}
+    changed = False
+
+    def without(block: Block) -> Block:
+        nonlocal changed
+        if not isinstance(block, LinkBlock):
+            return block
+        # Blocks that share a file go on sharing one.
+        file = f"{getattr(block.factors, 'filename', id(block.factors))}"
+        if block.neighbour_type != node_type:
+            return replace(block, factors=kept.setdefault(file, block.factors))
+        changed = True
+        if file not in kept:
+            kept[file] = np.delete(block.factors, gone[gone < len(block.factors)], axis=0)
+        return replace(block, factors=kept[file])
+
+    cut = {name: tuple(without(each) for each in of_type) for name, of_type in blocks.items()}
+    return FeatureTransforms(cut) if changed else None
 
 
 def _nodes(table: pa.Table, gone: NDArray[np.int64]) -> pa.Table:

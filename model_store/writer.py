@@ -195,6 +195,17 @@ class BundleWriter:
                     raise BundleIncomplete(
                         f"space {space.name}: vectors of {name} have length {shape[1]}, not {space.dimension}"
                     )
+        for path in sorted((self.folder / "spaces").rglob("*.npy")):
+            self._check_rows(path, path.stem)
+        if self.manifest.HasField("neural"):
+            self._check_rows(self.folder / layout.NEURAL / "entities.npy", self.manifest.neural.events.target)
+
+    def _check_rows(self, path: Path, node_type: str) -> None:
+        """Row i is node i: a row more or less would give each node another's."""
+        rows, count = len(np.load(path, mmap_mode="r")), self._count(node_type)
+        if rows != count:
+            name = path.relative_to(self.folder).as_posix()
+            raise BundleIncomplete(f"{name}: {rows} rows for {count} nodes of {node_type}")
 
     def _promised(self) -> Iterator[str]:
         for space in self.manifest.spaces:

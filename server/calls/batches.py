@@ -14,7 +14,7 @@ from kithkin.v1 import retrieval_service_pb2 as pb
 from server.calls.answer_bytes import EncodedBatch
 from server.calls.plain_searches import Kind, answer_plain, is_plain, read_plain
 from server.calls.retrieval import Retrieval
-from server.calls.search import Group, Prepared
+from server.calls.search import Group, Prepared, narrowed
 from server.deadline import Deadline
 from server.errors import DeadlinePassed, InvalidField
 from server.index.vector_index import Found
@@ -140,7 +140,13 @@ async def find(retrieval: Retrieval, prepared: Sequence[Prepared[R]], deadline: 
     """What searches of one group find: by an index in the event loop, by the neural score in a thread."""
     if prepared[0].neural is not None:
         return await apart(retrieval.find, prepared, deadline)
-    return retrieval.find(prepared, deadline)
+    found: list[Found] = []
+    turn = _Turn()
+    for each, one in zip(prepared, retrieval.search(prepared, deadline), strict=True):
+        # Choosing by diversity takes milliseconds for each.
+        await turn.passed()
+        found.append(narrowed(retrieval.model, each, one, deadline))
+    return found
 
 
 def encoded_batch(

@@ -15,6 +15,8 @@ from server.model.served_model import ServedModel
 
 MOST_REASONS = 10
 MOST_EXCLUDED = 10_000
+MOST_DIVERSE = 200
+"""Results that are chosen by diversity: each is compared with all candidates, so the time grows with the square."""
 _LARGEST = 1e30
 """Inner products with larger values overflow float32."""
 
@@ -40,10 +42,12 @@ def min_score(value: float) -> float:
     return value
 
 
-def diversity(value: float) -> float:
-    """How unlike each other results are to be, within 0 and 1."""
+def diversity(value: float, k: int) -> float:
+    """How unlike each other k results are to be, within 0 and 1."""
     if not 0 <= value <= 1:
         raise InvalidField("diversity", f"{value} is not between 0 and 1")
+    if value and k > MOST_DIVERSE:
+        raise InvalidField("diversity", f"is for at most {MOST_DIVERSE} results, top_k is {k}", hint="Ask for fewer.")
     return value
 
 

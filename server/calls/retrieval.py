@@ -56,6 +56,10 @@ class Retrieval:
         """What searches of one group find, by one call of their index."""
         return search.find(self.model, prepared, deadline)
 
+    def search(self, prepared: Sequence[Prepared[R]], deadline: Deadline) -> list[Found]:
+        """The same, before ``narrowed``."""
+        return search.searched(self.model, prepared, deadline)
+
     def embed_entities(self, request: pb.EmbedEntitiesRequest, deadline: Deadline) -> pb.EmbedEntitiesResponse:
         return embeddings.embed_entities(self.model, request, deadline)
 
@@ -226,7 +230,7 @@ class Retrieval:
             min_score=queries.min_score(request.min_score) if request.HasField("min_score") else None,
             diversity=0.0
             if isinstance(request, pb.RetrieveUsersForEntityRequest)
-            else queries.diversity(request.diversity),
+            else queries.diversity(request.diversity, k),
         )
 
     def _prepared(

@@ -58,21 +58,25 @@ class Prepared(Generic[R]):
 
 def find(model: ServedModel, prepared: Sequence[Prepared[R]], deadline: Deadline) -> list[Found]:
     """What searches of one group find, by one call of their index; at most ``limits.k`` each."""
+    found = searched(model, prepared, deadline)
+    return [narrowed(model, each, one, deadline) for each, one in zip(prepared, found, strict=True)]
+
+
+def searched(model: ServedModel, prepared: Sequence[Prepared[R]], deadline: Deadline) -> list[Found]:
+    """What searches of one group find, each before it is ``narrowed``; at most ``limits.depth`` each."""
     first = prepared[0]
     deadline.check("search")
     vectors = [each.vector for each in prepared if each.vector is not None]
     if first.neural is not None:
-        found = [each.neural(deadline) for each in prepared if each.neural is not None]
-    elif not vectors:
-        found = [_popular(model, each.target, each.limits) for each in prepared]
-    else:
-        # Given for each, also where nothing is left out: ScaNN's own batches choose other candidates at the margin than
-        # its single searches, and an item of a batch must answer what its call alone answers.
-        excludes = [each.limits.exclude for each in prepared]
-        allowed = [each.limits.allowed for each in prepared]
-        index = model.index(first.space, first.target, "target_type")
-        found = index.search(np.stack(vectors), first.limits.depth, excludes, allowed)
-    return [narrowed(model, each, one, deadline) for each, one in zip(prepared, found, strict=True)]
+        return [each.neural(deadline) for each in prepared if each.neural is not None]
+    if not vectors:
+        return [_popular(model, each.target, each.limits) for each in prepared]
+    # Given for each, also where nothing is left out: ScaNN's own batches choose other candidates at the margin than its
+    # single searches, and an item of a batch must answer what its call alone answers.
+    excludes = [each.limits.exclude for each in prepared]
+    allowed = [each.limits.allowed for each in prepared]
+    index = model.index(first.space, first.target, "target_type")
+    return index.search(np.stack(vectors), first.limits.depth, excludes, allowed)
 
 
 def answer(model: ServedModel, prepared: Prepared[R], deadline: Deadline) -> R:

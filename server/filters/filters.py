@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from time import thread_time
 
 import numpy as np
 from pyroaring import BitMap
@@ -22,6 +23,8 @@ from server.index.selection import Selection
 from server.model.catalogue import Catalogue
 from server.model.description import Describer
 
+BUDGET_S = 0.5
+"""Seconds of computing for a filter that was not asked before: nothing else is answered meanwhile."""
 MOST_PARTS = 1000
 """Filters in one filter, itself included."""
 DEEPEST = 20
@@ -74,43 +77,43 @@ class Filters:
         found = recent.get(key)
         if found is None:
             _check_size(message, field)
-            found = Selection(self._passing(message, node_type, deadline, field), self._count(node_type))
+            found = Selection(self._passing(message, node_type, _Cost(deadline, field), field), self._count(node_type))
             recent.put(key, found)
         return found
 
-    def _passing(self, message: types_pb2.Filter, node_type: str, deadline: Deadline, where: str) -> BitMap:
-        deadline.check("filter")
+    def _passing(self, message: types_pb2.Filter, node_type: str, cost: _Cost, where: str) -> BitMap:
+        cost.check()
         kind = message.WhichOneof("kind")
         place = f"{where}.{kind}"
         match kind:
             case "all_of":
-                parts = self._parts(message.all_of, node_type, deadline, place)
+                parts = self._parts(message.all_of, node_type, cost, place)
                 return BitMap.intersection(*parts) if parts else self._everything(node_type)
             case "any_of":
-                parts = self._parts(message.any_of, node_type, deadline, place)
+                parts = self._parts(message.any_of, node_type, cost, place)
                 return BitMap.union(*parts) if parts else BitMap()
             case "negated":
-                return self._everything(node_type) - self._passing(message.negated, node_type, deadline, place)
+                return self._everything(node_type) - self._passing(message.negated, node_type, cost, place)
             case "equals":
-                return self._equal(node_type, message.equals.property, [message.equals.value], place, ["value"])
+                return self._equal(node_type, message.equals.property, [message.equals.value], cost, place, ["value"])
             case "one_of":
                 values = message.one_of.values
                 if len(values) > MOST_VALUES:
                     raise InvalidField(f"{place}.values", f"{len(values)} values, send at most {MOST_VALUES}")
                 names = [f"values[{number}]" for number in range(len(values))]
-                return self._equal(node_type, message.one_of.property, values, place, names)
+                return self._equal(node_type, message.one_of.property, values, cost, place, names)
             case "range":
                 return self._range(message.range, node_type, place)
             case "present":
                 return self._index(node_type, self._declared(node_type, message.present, place)).present
             case "linked":
-                return self._linked(message.linked, node_type, place)
+                return self._linked(message.linked, node_type, cost, place)
             case _:
                 raise InvalidField(where, "is not set", hint="Say what must hold: equals, range, linked, all_of ...")
 
-    def _parts(self, message: types_pb2.FilterList, node_type: str, deadline: Deadline, place: str) -> list[BitMap]:
+    def _parts(self, message: types_pb2.FilterList, node_type: str, cost: _Cost, place: str) -> list[BitMap]:
         return [
-            self._passing(each, node_type, deadline, f"{place}.filters[{number}]")
+            self._passing(each, node_type, cost, f"{place}.filters[{number}]")
             for number, each in enumerate(message.filters)
         ]
 
@@ -119,6 +122,7 @@ class Filters:
         node_type: str,
         name: str,
         values: Sequence[types_pb2.PropertyValue],
+        cost: _Cost,
         place: str,
         fields: Sequence[str],
     ) -> BitMap:
@@ -128,6 +132,7 @@ class Filters:
         for value, field in zip(values, fields, strict=True):
             told, whole = _comparable(value, declared, f"{place}.{field}")
             if whole:
+                cost.check()
                 found.append(index.equal(told))
         return BitMap.union(*found) if found else BitMap()
 
@@ -151,7 +156,7 @@ class Filters:
             high = Bound(value=value, excluded=message.max_excluded and whole)
         return self._index(node_type, declared).between(low, high)
 
-    def _linked(self, message: types_pb2.LinkedTo, node_type: str, place: str) -> BitMap:
+    def _linked(self, message: types_pb2.LinkedTo, node_type: str, cost: _Cost, place: str) -> BitMap:
         if len(message.nodes) > MOST_NODES:
             raise InvalidField(f"{place}.nodes", f"{len(message.nodes)} nodes, send at most {MOST_NODES}")
         self._describer.relation_ends(node_type, message.relation, f"{place}.relation")
@@ -167,7 +172,11 @@ class Filters:
             except NodeNotFound as error:
                 # The filter is at fault: NOT_FOUND would seem to speak of what was asked for.
                 raise InvalidField(where, error.message.removeprefix(f"{where}: "), hint=error.hint) from None
-        found = [self._links.linked(edge_type, np.array(each, np.int64)) for edge_type, each in rows.items()]
+        found = []
+        for edge_type, each in rows.items():
+            cost.apart(self._links.make_ready, edge_type)
+            # Named twice, a node with very many links would be read twice.
+            found.append(self._links.linked(edge_type, np.unique(np.array(each, np.int64))))
         return BitMap.union(*found) if found else BitMap()
 
     def _declared(self, node_type: str, name: str, field: str) -> bundle_pb2.PropertyManifest:
@@ -202,6 +211,30 @@ class Filters:
             room = _CACHE_BYTES // (9 * max(self._count(node_type), 1))
             self._recent[node_type] = Recent(min(max(room, _FEWEST_CACHED), _MOST_CACHED))
         return self._recent[node_type]
+
+
+class _Cost:
+    """What a filter's evaluation may cost."""
+
+    def __init__(self, deadline: Deadline, field: str) -> None:
+        self._deadline, self._field = deadline, field
+        self._end = thread_time() + BUDGET_S
+
+    def check(self) -> None:
+        """Asked before each part. Raises DeadlinePassed, and InvalidField where the parts before took too long."""
+        self._deadline.check("filter")
+        if thread_time() >= self._end:
+            raise InvalidField(
+                self._field,
+                f"is too costly: it takes more than {BUDGET_S:g} s",
+                hint="Send fewer parts, or such that let less pass.",
+            )
+
+    def apart(self, work: Callable[[EdgeType], object], edge_type: EdgeType) -> None:
+        """Do what is done once and kept, and so is no cost of this filter."""
+        started = thread_time()
+        work(edge_type)
+        self._end += thread_time() - started
 
 
 def _check_size(message: types_pb2.Filter, field: str) -> None:

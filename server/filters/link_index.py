@@ -33,6 +33,11 @@ class LinkIndex:
             if edge_type.node_type == node_type and self._role(edge_type) == RelationRole.SEMANTIC.value:
                 self._turn(edge_type)
 
+    def make_ready(self, edge_type: EdgeType) -> None:
+        """Make what ``linked`` reads and keeps, where it is not made yet."""
+        if self._reads_turned(edge_type):
+            self._turn(edge_type)
+
     def linked(self, edge_type: EdgeType, neighbours: Rows) -> BitMap:
         """Rows of ``edge_type.node_type`` with a link to one of these neighbours, seen either way."""
         opposite = EdgeType(edge_type.triple, not edge_type.reversed)
@@ -40,7 +45,7 @@ class LinkIndex:
         if opposite in self._bundle.edge_types:
             lists = self._bundle.neighbours(opposite)
             found += [np.asarray(lists.indices[lists.row(row)]) for row in neighbours.tolist()]
-        if edge_type in self._bundle.edge_types and not self._is_whole(opposite):
+        if self._reads_turned(edge_type):
             turned = self._turn(edge_type)
             if turned is not None:
                 found += [turned.indices[turned.row(row)] for row in neighbours.tolist()]
@@ -55,6 +60,11 @@ class LinkIndex:
     def _role(self, edge_type: EdgeType) -> str:
         role: str = self._bundle.relations[edge_type.triple].role
         return role
+
+    def _reads_turned(self, edge_type: EdgeType) -> bool:
+        """Whether the lists of this end may hold links that those of the other end leave out."""
+        opposite = EdgeType(edge_type.triple, not edge_type.reversed)
+        return edge_type in self._bundle.edge_types and not self._is_whole(opposite)
 
     def _is_whole(self, edge_type: EdgeType) -> bool:
         """Whether the lists of an edge type hold every link."""

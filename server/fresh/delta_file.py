@@ -8,12 +8,14 @@ without finding anything undone is the file's own time.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import struct
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 from typing import Literal
 
@@ -67,12 +69,18 @@ class DeltaWriter:
         self._file.write_bytes(b"")
 
     def add(self, record: Record) -> None:
-        """One more record; the file's time stays."""
+        """One more record; the file's time stays. Raises OSError where the disk is full or the file was removed."""
         body = record.to_bytes()
-        before = self._file.stat().st_mtime
-        with self._file.open("ab") as file:
-            file.write(_HEAD.pack(_MAGIC, len(body), zlib.crc32(body)) + body)
-        os.utime(self._file, (before, before))
+        before = self._file.stat()
+        try:
+            with self._file.open("ab") as file:
+                file.write(_HEAD.pack(_MAGIC, len(body), zlib.crc32(body)) + body)
+        except OSError:
+            # Nothing that is added behind a torn record would be read.
+            with contextlib.suppress(OSError):
+                os.truncate(self._file, before.st_size)
+            raise
+        os.utime(self._file, (before.st_mtime, before.st_mtime))
 
     def looked(self, at: float) -> None:
         """All that was committed before this time (seconds since 1970) is in the file."""
@@ -88,23 +96,28 @@ class DeltaReader:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._place = 0
-        self._file: int | None = None
+        self._file: FileIO | None = None
+        """Kept open: the number of a file that is gone may be given to the one that takes its place."""
+        self._gone = False
+        """Whether the file that was read is no more."""
+
+    def __del__(self) -> None:
+        self._close()
 
     def poll(self) -> tuple[bool, list[Record]]:
         """Whether the file began anew (all before is void), and the records since; nothing where there is no file."""
         try:
-            with self._path.open("rb") as file:
-                stat = os.fstat(file.fileno())
-                anew = self._file is not None and stat.st_ino != self._file
-                if anew or self._file is None:
-                    self._place = 0
-                self._file = stat.st_ino
-                if stat.st_size <= self._place:
-                    return anew, []
-                file.seek(self._place)
-                return anew, list(self._records(file.read()))
+            there = self._path.stat()
+            if self._file is not None and not os.path.samestat(there, os.fstat(self._file.fileno())):
+                self._close()
+            if self._file is None:
+                self._file, self._place = FileIO(self._path), 0
         except FileNotFoundError:
+            self._close()
             return False, []
+        anew, self._gone = self._gone, False
+        self._file.seek(self._place)
+        return anew, list(self._records(self._file.readall()))
 
     def lag(self, now: float) -> float | None:
         """Seconds since the follower last had it all; None: it never had."""
@@ -112,6 +125,11 @@ class DeltaReader:
             return max(0.0, now - self._path.stat().st_mtime)
         except FileNotFoundError:
             return None
+
+    def _close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file, self._gone = None, True
 
     def _records(self, data: bytes) -> Iterator[Record]:
         place = 0

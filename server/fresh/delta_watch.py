@@ -6,8 +6,8 @@ import asyncio
 import gc
 import logging
 import time
-from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Protocol
 
 from server.fresh.delta import Delta
 from server.fresh.delta_file import DeltaReader, delta_path
@@ -22,10 +22,16 @@ _SHARE = 4.0
 """After a model was made, it rests this many times as long: many changes take a fifth of a processor at most."""
 
 
+class Take(Protocol):
+    """Has calls answered by a model, where the one that it is to replace still serves; whether it does."""
+
+    async def __call__(self, model: ServedModel, *, instead_of: ServedModel) -> bool: ...
+
+
 class DeltaWatch:
     """Makes models with the delta of the bundle that serves, one at a time, and hands them over."""
 
-    def __init__(self, root: Path, state: State, take: Callable[[ServedModel], Awaitable[None]]) -> None:
+    def __init__(self, root: Path, state: State, take: Take) -> None:
         self._root, self._state, self._take = root, state, take
         self._base: ServedModel | None = None
         self._served: ServedModel | None = None
@@ -58,32 +64,42 @@ class DeltaWatch:
             self._base = self._served = retrieval.model
             self._reader = DeltaReader(delta_path(self._root, retrieval.model.version))
             self._delta, self._counts, self._behind = Delta(), (0, 0, 0), False
-        assert self._base is not None
         assert self._reader is not None
-        anew, records = await asyncio.to_thread(self._reader.poll)
-        self._behind = made = self._behind or anew or bool(records)
-        if anew or records:
-            self._delta = (Delta() if anew else self._delta).plus(records)
-        if self._behind:
-            started = time.monotonic()
-            model, counts = await asyncio.to_thread(_made, self._base, self._delta)
-            # Another bundle may have been taken up meanwhile.
-            if self._state.retrieval is retrieval:
-                self._served, self._counts = model, counts
-                await self._take(model)
-                seconds = round(time.monotonic() - started, 3)
-                fresh, changed, deleted = counts
-                log.event(
-                    logging.INFO, "delta taken up", fresh=fresh, changed=changed, deleted=deleted, seconds=seconds
-                )
-            self._behind = False
-            # The model before goes by its caches in a circle.
-            del model, retrieval
+        try:
+            made = await self._take_up(retrieval.model, self._reader)
+        except Exception:
+            # Records that were read and are in no model are read again, with all before them.
+            self._reader = DeltaReader(delta_path(self._root, retrieval.model.version))
+            self._delta, self._behind = Delta(), True
+            raise
+        # The model before goes by its caches in a circle.
+        del retrieval
+        if made:
             await asyncio.to_thread(gc.collect)
         fresh, changed, deleted = self._counts
         lag = self._reader.lag(time.time())
         self._state.delta = DeltaCounts(fresh=fresh, changed=changed, deleted=deleted, lag_s=lag)
         return made
+
+    async def _take_up(self, served: ServedModel, reader: DeltaReader) -> bool:
+        """Read on, and have what is there answered with instead of ``served``; whether there was something."""
+        assert self._base is not None
+        anew, records = await asyncio.to_thread(reader.poll)
+        if anew or records:
+            self._behind = True
+            self._delta = (Delta() if anew else self._delta).plus(records)
+        if not self._behind:
+            return False
+        started = time.monotonic()
+        model, counts = await asyncio.to_thread(_made, self._base, self._delta)
+        # Another bundle may have been taken up meanwhile.
+        if await self._take(model, instead_of=served):
+            self._served, self._counts = model, counts
+            seconds = round(time.monotonic() - started, 3)
+            fresh, changed, deleted = counts
+            log.event(logging.INFO, "delta taken up", fresh=fresh, changed=changed, deleted=deleted, seconds=seconds)
+        self._behind = False
+        return True
 
 
 def _made(base: ServedModel, delta: Delta) -> tuple[ServedModel, tuple[int, int, int]]:

@@ -93,7 +93,6 @@ class Follower:
         if version != self._version:
             self._version = version
             self._close()
-
             self._writer = self._nodes = self._watermark = self._position = None
 
     def _close(self) -> None:
@@ -116,6 +115,9 @@ class Follower:
             self._trouble = trouble
             # Opened anew the next time: it may be another file, or another server, by then.
             self._close()
+            if isinstance(error, OSError):
+                # The delta file may be torn or gone: it begins anew, with all that differs from the bundle.
+                self._writer = self._nodes = self._watermark = self._position = None
         else:
             if self._trouble:
                 log.event(logging.INFO, "the store is followed again", bundle=self._version)
@@ -174,7 +176,7 @@ class Follower:
         nodes = affected_nodes(changed_nodes(bundle, schema, store), pairs)
         self._nodes = FreshNodes(bundle, schema, limit)
         path = delta_path(Path(self._order.root), version)
-        for old in path.parent.glob("*.delta") if path.parent.is_dir() else ():
+        for old in path.parent.glob("*.delta*") if path.parent.is_dir() else ():
             if old != path:
                 old.unlink(missing_ok=True)
         self._writer = DeltaWriter(path)

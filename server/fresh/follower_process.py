@@ -38,16 +38,21 @@ class FollowerProcess:
             if now - self._started > _STEADY_S:
                 self._pause = _FIRST_PAUSE_S
             log.event(logging.ERROR, "follower ended", code=self._process.returncode, again_in_s=self._pause)
-            self._start_at, self._pause = now + self._pause, min(2 * self._pause, _LONGEST_PAUSE_S)
+            self._back_off(now)
             self._close()
         if self._process is None:
             if version is None or now < self._start_at:
                 return
-            self._process = subprocess.Popen(
-                # -P: a folder of the user's called `server` is not ours.
-                [sys.executable, "-P", "-m", "server.fresh.follower", json.dumps(asdict(self._order))],
-                stdin=subprocess.PIPE,
-            )
+            try:
+                self._process = subprocess.Popen(
+                    # -P: a folder of the user's called `server` is not ours.
+                    [sys.executable, "-P", "-m", "server.fresh.follower", json.dumps(asdict(self._order))],
+                    stdin=subprocess.PIPE,
+                )
+            except OSError as error:
+                log.event(logging.ERROR, "follower cannot be started", error=str(error), again_in_s=self._pause)
+                self._back_off(now)
+                return
             self._started, self._told = now, None
         if version != self._told:
             self._told = version
@@ -70,6 +75,9 @@ class FollowerProcess:
             self._process.kill()
             self._process.wait()
         self._process = None
+
+    def _back_off(self, now: float) -> None:
+        self._start_at, self._pause = now + self._pause, min(2 * self._pause, _LONGEST_PAUSE_S)
 
     def _close(self) -> None:
         assert self._process is not None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,13 @@ def scores_of(vectors: Vectors, query: Vectors) -> Vectors:
     scores = np.empty(len(vectors), np.float32)
     _scores(np.ascontiguousarray(vectors), np.ascontiguousarray(query), scores)
     return scores
+
+
+def lengths_of(vectors: Vectors) -> Vectors:
+    """Lengths ``[N]`` of ``vectors [N, dimension]``, each the same to the last bit whichever rows are beside it."""
+    squares = np.empty(len(vectors), np.float32)
+    _squares(np.ascontiguousarray(vectors), squares)
+    return cast(Vectors, np.sqrt(squares, out=squares))
 
 
 def best_candidates(
@@ -62,6 +69,12 @@ def _score(vector: Any, query: Any) -> Any:
 def _scores(vectors: Any, query: Any, scores: Any) -> None:
     for row in range(len(vectors)):
         scores[row] = _score(vectors[row], query)
+
+
+@compiled
+def _squares(vectors: Any, squares: Any) -> None:
+    for row in range(len(vectors)):
+        squares[row] = _score(vectors[row], vectors[row])
 
 
 @compiled

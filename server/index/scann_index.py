@@ -117,7 +117,7 @@ class ScannIndex:
         exclude: Sequence[Rows] | None = None,
         allowed: Sequence[Selection | None] | None = None,
     ) -> list[Found]:
-        if len(queries) > 1 and (allowed is None or not any(allowed)):
+        if len(queries) > 1 and (allowed is None or all(each is None for each in allowed)):
             alone = [-1] * len(queries) if exclude is None else [_only(each) for each in exclude]
             if None not in alone and self._wanted(k, 1) < self._count // 2:
                 return self._batch(queries, k, np.array(alone, np.int64))

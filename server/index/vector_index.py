@@ -10,11 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from server.index.planner import SearchPath
-from server.index.rescoring import best_candidates
+from server.index.rescoring import best_candidates, lengths_of
 from server.index.selection import Selection
 
 Rows = NDArray[np.int64]
 Vectors = NDArray[np.float32]
+
+_UNIT = np.float32(1e-5)
+"""A length that differs less from 1 is 1."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,11 +75,23 @@ def known_rows(vectors: Vectors) -> Rows | None:
 
 
 def unit_rows(vectors: Vectors) -> Vectors:
-    """The vectors scaled to length 1 (zeros stay); the same array where they have it already."""
-    lengths = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))
-    if np.all((np.abs(lengths - 1) < 1e-5) | (lengths == 0)):
+    """The vectors scaled to length 1 (zeros stay); the same array where they have it already.
+
+    A row comes out the same to the last bit whichever rows are beside it: an item of a batch answers as its call alone.
+    """
+    lengths = lengths_of(vectors)
+    off = (np.abs(lengths - 1) >= _UNIT) & (lengths != 0)
+    if not off.any():
         return vectors
-    return np.asarray(vectors / np.where(lengths == 0, 1, lengths)[:, None], dtype=np.float32)
+    units = np.array(vectors, dtype=np.float32)
+    units[off] /= lengths[off, None]
+    return units
+
+
+def unit_row(vector: Vectors) -> Vectors:
+    """One vector as ``unit_rows`` gives it, to the last bit, in half the time."""
+    length = lengths_of(vector[None])[0]
+    return np.asarray(vector / length) if length and abs(length - 1) >= _UNIT else vector
 
 
 def best_first(rows: Rows, scores: Vectors, k: int) -> tuple[Rows, Vectors]:

@@ -17,6 +17,8 @@ from server.filters.recent import Recent
 from server.model.names import NameIndex
 
 _CACHED_NODES = 100_000
+_LONGEST_CACHED = 256
+"""Bytes of an id up to which its row is remembered; what callers send may be of any length."""
 _CACHED_PARTS = 32
 """Parts of names asked last, per node type: pages of one listing ask again."""
 _EPOCH_DAYS = 86_400
@@ -46,7 +48,7 @@ class Catalogue:
             for node_type in bundle.manifest.node_types
         }
         self.node = lru_cache(maxsize=_CACHED_NODES)(self._node)
-        self._row = lru_cache(maxsize=_CACHED_NODES)(bundle.row)
+        self._rows: Recent[tuple[str, str], int] = Recent(_CACHED_NODES)
         self._parts: dict[str, Parts] = {}
 
     @cached_property
@@ -136,6 +138,15 @@ class Catalogue:
         if node_type not in self._parts:
             self._parts[node_type] = Parts(lambda row: self._node(NodeKey(node_type, row)))
         return self._parts[node_type]
+
+    def _row(self, node_type: str, node_id: str) -> int | None:
+        """Row of a node; remembered is only what there is, so that made-up ids push nothing out."""
+        row = self._rows.get((node_type, node_id))
+        if row is None:
+            row = self._bundle.row(node_type, node_id)
+            if row is not None and len(node_id.encode()) <= _LONGEST_CACHED:
+                self._rows.put((node_type, node_id), row)
+        return row
 
     def _name_index(self, node_type: str) -> NameIndex:
         if node_type not in self._names:

@@ -14,7 +14,7 @@ from server.errors import InvalidField, NoScorer, NoSuchSpace, SelfTestFailed
 from server.filters.filters import Filters
 from server.index.publish import open_index
 from server.index.rescoring import scores_of
-from server.index.vector_index import Rows, VectorIndex, Vectors, unit_rows
+from server.index.vector_index import Rows, VectorIndex, Vectors, unit_row, unit_rows
 from server.model.catalogue import Catalogue
 from server.model.description import Describer
 from server.model.encoder import OnlineEncoder
@@ -167,11 +167,9 @@ class ServedModel:
         if not self.has_vectors(self.space(space, field), node_type):
             raise NoSuchSpace(field, f"the space {space!r} holds no vectors of {node_type}")
         vector = np.array(self.bundle.vectors(space, node_type)[row], dtype=np.float32)
-        length = float(vector @ vector) ** 0.5
-        if not length:
+        if not vector.any():
             return None
-        # As ``unit_rows`` does, for one vector in a tenth of the time.
-        return vector / np.float32(length) if abs(length - 1) >= 1e-5 and self.metric_is_cosine(space) else vector
+        return unit_row(vector) if self.metric_is_cosine(space) else vector
 
     def neural(self, field: str) -> NeuralSearch:
         """The neural scorer. Raises NoScorer where the bundle has none."""

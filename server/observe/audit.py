@@ -19,7 +19,7 @@ import numpy as np
 from server.fresh.index import FreshIndex
 from server.index.exact_index import ExactIndex
 from server.index.selection import Selection
-from server.index.vector_index import Found, Rows, VectorIndex, Vectors
+from server.index.vector_index import Found, Rows, VectorIndex, Vectors, unit_rows
 from server.model.served_model import ServedModel
 from server.observe import log
 from server.observe.metrics import Metrics
@@ -102,7 +102,8 @@ class RecallAudit:
                 continue
             exact = None
             if self._share and index.kind != ExactIndex.kind:
-                exact = ExactIndex(model.bundle.vectors(*place))
+                vectors = model.bundle.vectors(*place)
+                exact = ExactIndex(unit_rows(vectors) if model.metric_is_cosine(place[0]) else vectors)
             model.indexes[place] = WatchedIndex(index, place, exact, self)
 
     def samples(self) -> bool:

@@ -60,15 +60,22 @@ class Fleet:
         for slot in self.slots:
             if not slot.to_fill:
                 continue
-            if self.target is not None and self._taken(self.target):
-                slot.fill(self._start(self.target), self._turn)
-            elif self.good is not None or self.target is not None:
-                slot.fill(self._start(self.good), self._turn - (self.target is not None))
-            elif slot is self.slots[0]:
-                # Nothing is known to be good: one worker finds out.
-                slot.fill(self._start(self._candidate()), self._turn)
-            elif self.slots[0].serving:
-                slot.fill(self._start(None), self._turn)
+            try:
+                self._fill(slot)
+            except OSError as error:
+                # No memory or no descriptors just now: the others serve on.
+                slot.not_started(str(error))
+
+    def _fill(self, slot: Slot) -> None:
+        if self.target is not None and self._taken(self.target):
+            slot.fill(self._start(self.target), self._turn)
+        elif self.good is not None or self.target is not None:
+            slot.fill(self._start(self.good), self._turn - (self.target is not None))
+        elif slot is self.slots[0]:
+            # Nothing is known to be good: one worker finds out.
+            slot.fill(self._start(self._candidate()), self._turn)
+        elif self.slots[0].serving:
+            slot.fill(self._start(None), self._turn)
 
     def change_over(self, version: str) -> None:
         """Have all workers take up a bundle whose trial went well."""
@@ -97,10 +104,20 @@ class Fleet:
             return
         self._blame(version, reason)
 
+    def failed(self, slot: Slot, reason: str) -> None:
+        """A worker cannot serve any bundle (a file of keys that cannot be read, say), and ends; others serve."""
+        slot.failed = True
+        log.event(logging.ERROR, "a worker cannot serve", reason=reason)
+
     def died(self, slot: Slot, why: str) -> None:
         """A worker's process has ended."""
         assert slot.process is not None
         process, version, served, taking_up = slot.process, slot.version, slot.serving, slot.taking_up
+        if slot.failed:
+            # By no fault of its bundle.
+            slot.empty(why)
+            self._advance()
+            return
         if not served and process.told and not (version is not None and self._taken(version)):
             # It refused its bundle and ended, as it should.
             slot.vacate()

@@ -15,10 +15,10 @@ _NO_SUCH_FAMILY = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 """A name may stand for an address of a kind that this machine has none of."""
 
 
-def reserve(host: str, port: int) -> list[socket.socket]:
+def reserve(host: str, port: int, *, setting: str = "--port (0: any free one)") -> list[socket.socket]:
     """Sockets that hold the port on every address of ``host`` without listening; workers listen beside them.
 
-    Workers use ``SO_REUSEPORT``. Raises StartError where somebody has the port on one of the addresses.
+    Workers use ``SO_REUSEPORT``. ``setting`` is where the port comes from. Raises StartError where somebody has the port on one of the addresses.
     """
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
@@ -37,7 +37,7 @@ def reserve(host: str, port: int) -> list[socket.socket]:
             if last or port or error.errno != errno.EADDRINUSE:
                 raise StartError(
                     f"cannot listen on {host}:{port}: {error.strerror}",
-                    hint="Stop what holds the port, or choose another with --port (0: any free one).",
+                    hint=f"Stop what holds the port, or choose another with {setting}.",
                 ) from None
     raise AssertionError("the last try returns or raises")
 

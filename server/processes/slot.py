@@ -29,6 +29,8 @@ class Slot:
         """The last change-over that it has made."""
         self.failed_starts = 0
         """How often in a row its process died before it served."""
+        self.failed = False
+        """Whether its process told that it cannot serve any bundle, and is about to end."""
         self._deaths = 0
         self._restart_at = 0.0
         self._loading_since = 0.0
@@ -48,6 +50,7 @@ class Slot:
     def fill(self, process: WorkerProcess, turn: int) -> None:
         """Have a process started in it, which begins with what the given change-over led to."""
         self.process, self.serving, self.taking_up, self.turn = process, False, None, turn
+        self.failed = False
         self._pinged_at, self._loading_since = None, time.monotonic()
 
     def serves(self, version: str | None, turn: int) -> None:
@@ -68,10 +71,14 @@ class Slot:
         lived = time.monotonic() - self.process.started
         self._deaths = 0 if lived > _STEADY_S else self._deaths + 1
         self.failed_starts += not self.serving
-        pause = min(0.25 * 2**self._deaths, _LONGEST_BACK_OFF_S) if self._deaths > 1 else 0.0
+        pause = self._back_off()
         log.event(logging.ERROR, "worker died", bundle=self.version, ending=why, restart_in_s=pause)
         self.vacate()
-        self._restart_at = time.monotonic() + pause
+
+    def not_started(self, why: str) -> None:
+        """No process could be started in it: to be tried again, after a pause that doubles while that goes on."""
+        self._deaths += 1
+        log.event(logging.ERROR, "worker cannot be started", error=why, again_in_s=self._back_off())
 
     def vacate(self) -> None:
         """Its process has ended as it should: to be filled again at once."""
@@ -96,6 +103,11 @@ class Slot:
                 self.process.ping()
         elif now - self._pinged_at > hang_s:
             self._kill(hang_s)
+
+    def _back_off(self) -> float:
+        pause = min(0.25 * 2**self._deaths, _LONGEST_BACK_OFF_S) if self._deaths > 1 else 0.0
+        self._restart_at = time.monotonic() + pause
+        return pause
 
     def _kill(self, seconds: float) -> None:
         assert self.process is not None

@@ -13,6 +13,7 @@ import logging
 import os
 import selectors
 import signal
+import socket
 import sys
 import time
 from collections.abc import Callable
@@ -36,6 +37,8 @@ from server.processes.worker import Message, Order
 from server.processes.worker_process import WorkerProcess
 
 _POLL_S = 0.5
+_TRY_AGAIN_S = 5.0
+"""After a trial could not be started (no memory, no descriptors)."""
 _LONGEST_TRIAL_S = 900.0
 """A trial that takes longer hangs; while it runs no other bundle is looked at."""
 _GRACE_S = 5.0
@@ -94,6 +97,7 @@ class Supervisor:
             settings.workers, start=self._start, candidate=self._candidate, refused=self._refuse, settled=self._tell
         )
         self._trial: WorkerProcess | None = None
+        self._try_at = 0.0
         self._trying_beside = False
         """Whether the trial is of a bundle to be loaded beside the one that serves."""
         self._quarantine = Quarantine(root)
@@ -115,7 +119,7 @@ class Supervisor:
         """Supervise until told to stop."""
         if self._port_file is not None and not self._port_file.absolute().parent.is_dir():
             raise StartError(f"no folder for the port file {self._port_file}", hint="Make it, or choose another file.")
-        reserved = reserve(self._settings.host, self._settings.port)
+        reserved = self._reserve()
         # Not before the port is ours: the file may be that of the server which has it.
         self._clear_port_file()
         self._port = reserved[0].getsockname()[1]
@@ -150,6 +154,18 @@ class Supervisor:
         log.event(logging.INFO, "stopped")
         return 0
 
+    def _reserve(self) -> list[socket.socket]:
+        """Sockets that hold the server's ports, those of ``serving.port`` first. Raises StartError."""
+        host, port, admin = self._settings.host, self._settings.port, self._settings.admin_port
+        # The one that is named first: where the other is any free one, it must not be that.
+        inside = [] if admin is None else reserve(host, admin, setting="serving.admin_port")
+        try:
+            return [*reserve(host, port), *inside]
+        except StartError:
+            for each in inside:
+                each.close()
+            raise
+
     def _look(self) -> None:
         """Start what is missing: workers, or a trial of a newly named bundle."""
         self._hold()
@@ -160,11 +176,12 @@ class Supervisor:
         self._fleet.fill()
         if self._follower is not None:
             self._follower.look_after(self._fleet.good)
-        if self._trial is None and self._fleet.target is None and self._fleet.serving:
+        rests = self._trial is not None or time.monotonic() < self._try_at
+        if not rests and self._fleet.target is None and self._fleet.serving:
             token = self._token()
             if token != self._seen and token[0] is not None:
-                self._seen = token
-                self._try(token[0], beside=False)
+                if self._try(token[0], beside=False):
+                    self._seen = token
             elif self._untried and self._fleet.good is not None:
                 self._try(self._untried[0], beside=True)
         self._hold()
@@ -192,10 +209,16 @@ class Supervisor:
         log.event(logging.INFO, "starting", bundle=version)
         return WorkerProcess(self._order(version, beside=tuple(self._beside)))
 
-    def _try(self, version: str, *, beside: bool) -> None:
+    def _try(self, version: str, *, beside: bool) -> bool:
         log.event(logging.INFO, "trying", bundle=version, beside=beside)
+        try:
+            self._trial = WorkerProcess(self._order(version, trial=True))
+        except OSError as error:
+            log.event(logging.ERROR, "a trial cannot be started", error=str(error), again_in_s=_TRY_AGAIN_S)
+            self._try_at = time.monotonic() + _TRY_AGAIN_S
+            return False
         self._trying_beside = beside
-        self._trial = WorkerProcess(self._order(version, trial=True))
+        return True
 
     def _order(self, version: str | None, *, trial: bool = False, beside: tuple[str, ...] = ()) -> Order:
         return Order(
@@ -262,7 +285,9 @@ class Supervisor:
                 case "refused":
                     self._fleet.refused(slot, message.version or "", message.reason)
                 case "failed":
-                    raise StartError(message.reason)
+                    if not self._fleet.serving:
+                        raise StartError(message.reason)
+                    self._fleet.failed(slot, message.reason)
                 case _:
                     slot.pong()
         if ended is not None:
@@ -316,7 +341,8 @@ class Supervisor:
 
     def _wait(self, wake: int) -> None:
         """Sleep until a worker speaks or ends, a signal comes, or it is time to look again."""
-        with selectors.DefaultSelector() as selector:
+        # This one needs no descriptor of its own: there may be none left.
+        with selectors.PollSelector() as selector:
             selector.register(wake, selectors.EVENT_READ)
             for process in self._all():
                 selector.register(process.messages, selectors.EVENT_READ)
@@ -362,7 +388,11 @@ class Supervisor:
 
 def _ending(code: int | None) -> str:
     if code is not None and code < 0:
-        return signal.Signals(-code).name
+        try:
+            return signal.Signals(-code).name
+        except ValueError:
+            # Most real-time signals have no name.
+            return f"signal {-code}"
     return f"exit code {code}"
 
 

@@ -21,7 +21,8 @@ class Uses:
         """Hold these and no others; what is not there cannot be held, and whoever opens it tells."""
         wanted = set(versions)
         for version in wanted - set(self._holds):
-            with contextlib.suppress(BundleNotFound):
+            # What the system refuses just now (a descriptor, say) is asked for again at the next look.
+            with contextlib.suppress(BundleNotFound, OSError):
                 self._holds[version] = self._store.hold(version)
         for version in set(self._holds) - wanted:
             self._holds.pop(version).release()

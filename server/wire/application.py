@@ -53,6 +53,7 @@ class Application:
         """
         settings = state.settings
         self.state = state
+        self._taking = asyncio.Lock()
         self._open = ExitStack()
         """What drain closes."""
         self._metrics, self._audit = self._measured(settings)
@@ -99,12 +100,23 @@ class Application:
             await server.start()
         return bound
 
-    async def take(self, model: ServedModel) -> None:
-        """Answer from another bundle from now on; no connection is touched and no call fails."""
-        if self._audit is not None:
-            await asyncio.to_thread(self._audit.watch, model)
-        self.state.take(model)
-        await self._set_health()
+    async def take(self, model: ServedModel, *, instead_of: ServedModel | None = None) -> bool:
+        """Answer from another bundle from now on; no connection is touched and no call fails.
+
+        ``instead_of``: only where that one still serves. Returns whether it was taken.
+        """
+        # One at a time: what was asked for last serves in the end.
+        async with self._taking:
+            retrieval = self.state.retrieval
+            if instead_of is not None and (retrieval is None or retrieval.model is not instead_of):
+                return False
+            # Or this frame would keep the one before while the next is watched.
+            del retrieval
+            if self._audit is not None:
+                await asyncio.to_thread(self._audit.watch, model)
+            self.state.take(model)
+            await self._set_health()
+            return True
 
     async def drain(self, *, notice: float = _NOTICE_S) -> None:
         """Stop well: NOT_SERVING first, then no new calls, then the running ones have ``drain_s`` seconds to end.
