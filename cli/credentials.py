@@ -41,5 +41,23 @@ def _client(target: str, key: str, *, with_tls: bool, insecure: bool, retries: i
             target, retries=retries, api_key=variable(API_KEY), tls=tls if with_tls else False, insecure=insecure
         )
     except ValueError as error:
-        hint = f"With TLS, {AUTHORITY} names the authorities to trust." if "unencrypted" in str(error) else ""
-        raise ConfigError(str(error), key=key, value=target, hint=hint) from None
+        raise _config_error(str(error), key, target) from None
+
+
+def _config_error(text: str, key: str, target: str) -> ConfigError:
+    """What a client says of its arguments, as the variables and settings that they came from."""
+    if text.startswith("api_key"):
+        return ConfigError(
+            text.replace("api_key ", "", 1), key=API_KEY, hint="Give the key as `kithkin keys new` printed it."
+        )
+    for argument, variable in (("ca", AUTHORITY), ("certificate", CERTIFICATE), ("key", KEY)):
+        if text.startswith(f"Tls.{argument}: "):
+            return ConfigError(
+                text.partition(": ")[2], key=variable, hint="Give a PEM file that this user may read, or unset it."
+            )
+    if text.startswith("Tls: "):
+        return ConfigError("belong together: set both or none", key=f"{CERTIFICATE} and {KEY}")
+    if "unencrypted" in text:
+        hint = f"With TLS, {AUTHORITY} names the authorities to trust; serving.insecure allows it on a trusted network."
+        return ConfigError(text.partition(":")[0], key=key, value=target, hint=hint)
+    return ConfigError(text.partition(": Client(")[0], key=key, value=target)

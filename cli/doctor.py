@@ -8,15 +8,17 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import typer
 
 from cli.console import out, print_json
+from cli.doctor_server import examine_server
+from cli.finding import Finding as Finding
 from cli.options import JsonOption, ProjectOption, SetOption, open_project
 from graph_store.errors import ConfigError, GraphStoreError, StoreLocked
 from graph_store.project import Project, find_project_file
@@ -29,18 +31,6 @@ _ROLES = {"store": "duckdb", "train": "torch", "serve": "grpcio-health-checking"
 """Roles of a machine, and the library whose absence says that it was not installed for that role."""
 _LEAST_FREE_MIB = 1024
 _REQUIREMENT = re.compile(r"^([A-Za-z0-9._-]+)")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Finding:
-    """One line of the doctor's."""
-
-    what: str
-    state: Literal["ok", "note", "wrong"]
-    """note: as it may be, and worth knowing; wrong: something fails, or will."""
-    says: str
-    do: str = ""
-    """What to do about it; empty where nothing is to be done."""
 
 
 def doctor(project: ProjectOption = None, settings: SetOption = None, as_json: JsonOption = False) -> None:
@@ -76,10 +66,14 @@ def examine(path: Path | None = None, settings: list[str] | None = None) -> Iter
         return
     yield Finding(what="kithkin.toml", state="ok", says=f"{project.file}: project {project.name!r}")
     yield from _store(project)
-    yield _snapshot(project)
-    yield from _bundles(project)
-    yield _disk(project)
-    yield _server(project)
+    if project.work.exists() and not project.work.is_dir():
+        do = "Remove or rename the file, or give another folder as `work`."
+        yield Finding(what="work folder", state="wrong", says=f"{project.work} is a file, not a folder", do=do)
+    else:
+        yield _snapshot(project)
+        yield from _bundles(project)
+        yield _disk(project)
+    yield from examine_server(project)
 
 
 def _python() -> Finding:
@@ -291,40 +285,6 @@ def _disk(project: Project) -> Finding:
 def _size(folder: Path) -> float:
     """Mebibytes of a folder's files."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 2**20
-
-
-def _server(project: Project) -> Finding:
-    serving = project.settings.serving
-    place = f"{serving.host}:{serving.port}"
-    if not serving.port:
-        return Finding(what="server", state="note", says="any free port: where one runs cannot be known")
-    from cli.connection import running
-    from kithkin.errors import KithkinError
-
-    try:
-        with running(project, None) as client:
-            if client is not None:
-                status = client.status(timeout=2)
-                version = status.bundle.version if status.bundle is not None else "no bundle"
-                says = f"{place} answers from {version}, {status.workers_serving} of {status.workers} workers"
-                if status.refused_bundle:
-                    do = "Publish again, or kithkin activate another."
-                    return Finding(what="server", state="wrong", says=f"{says}; {status.refused_bundle}", do=do)
-                return Finding(what="server", state="ok", says=says)
-    except KithkinError as error:
-        return Finding(what="server", state="note", says=f"{place} answers: {error}")
-    try:
-        from server.errors import StartError
-        from server.processes.port import reserve
-    except ImportError as error:
-        return Finding(what="server", state="note", says=f"port not looked at: {error.name} is not installed")
-    try:
-        for each in reserve(serving.host, serving.port):
-            each.close()
-    except StartError as error:
-        do = "It is another program's, or a server of another project: choose another serving.port."
-        return Finding(what="server", state="wrong", says=error.message, do=do)
-    return Finding(what="server", state="ok", says=f"none runs; {place} is free", do="kithkin serve")
 
 
 def _age(moment: float) -> str:

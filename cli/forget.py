@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import json
-import os
 import shutil
 import time
 from collections.abc import Iterator
@@ -14,26 +11,25 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import pyarrow as pa
-import pyarrow.compute as pc
 import typer
 
-from cli.console import err, print_json, print_table, say
+from cli.console import err, out, print_json, say
 from cli.options import JsonOption, ProjectOption, SetOption, StoreOption, open_project
 from cli.progress import RichProgress
 from cli.steps import Pipeline
-from graph_store.errors import ConfigError, NodeNotFound, StoreConflict, StoreUnavailable
+from cli.traces import any_holds, hashed, holds, holds_field, holds_node, without_rows
+from graph_store.errors import ConfigError, GraphStoreError, NodeNotFound, StoreConflict, StoreUnavailable
 from graph_store.project import Project
 from graph_store.schema import NodeRole
 
 if TYPE_CHECKING:
+    from kithkin import Client
     from model_store.bundle_store import BundleStore
 
 _TELLING = 4
 """Ids shorter than this stand in any file by chance."""
 _RELEASE_S = 20.0
 """Given to a server to let go of the bundle that it served before."""
-_CHUNK = 1 << 20
 _PACKED = (".gz", ".zst", ".parquet", ".pq")
 
 
@@ -57,75 +53,136 @@ def forget(
     as_json: JsonOption = False,
 ) -> None:
     """Remove a person from store, bundles, snapshots, checkpoints, impressions; say what is left to do by hand."""
+    if not user:
+        raise typer.BadParameter("the id is empty", param_hint="USER")
     opened = open_project(project, store=store, settings=settings)
     pipeline = Pipeline(opened, RichProgress(err))
     forgetting = Forgetting(pipeline, user, _type(opened, node_type), dry_run=dry_run)
-    with nullcontext() if dry_run else pipeline.alone():
-        found = list(forgetting.run())
-    if not found:
-        raise NodeNotFound(user, node_type=forgetting.node_type)
-    if as_json:
-        print_json([asdict(each) for each in found])
-        return
-    done = [(each.where, each.what) for each in found if not each.left]
-    if done:
-        print_table(("where", "would be" if dry_run else "done"), done)
-    else:
+    told: list[Found] = []
+    try:
+        with nullcontext() if dry_run else pipeline.alone():
+            # Each as it is done: what fails later does not undo it.
+            for found in forgetting.run():
+                told.append(found)
+                if not as_json:
+                    _tell(found, dry_run=dry_run)
+    finally:
+        if as_json and told:
+            print_json([asdict(each) for each in told])
+    if not forgetting.known:
+        raise forgetting.unknown()
+    if not as_json and all(each.left for each in told):
         say(f"nothing that Kithkin holds has the {forgetting.node_type} {user!r}")
-    for each in found:
-        if each.left:
-            say(f"left to do by hand: {each.where}: {each.what}")
+
+
+def _tell(found: Found, *, dry_run: bool) -> None:
+    if found.left:
+        say(f"left to do by hand: {found.where}: {found.what}")
+    else:
+        out.print(f"{'would be' if dry_run else 'done'}: {found.where}: {found.what}", markup=False, highlight=False)
 
 
 class Forgetting:
     """The removal of one person from one project."""
 
     def __init__(self, pipeline: Pipeline, user: str, node_type: str, *, dry_run: bool) -> None:
+        from model_store.bundle_store import BundleStore
+
         self.node_type = node_type
+        self.known = False
+        """Whether anything holds a person of this very id; letters that may be those of another id are no proof."""
         self._pipeline, self._project = pipeline, pipeline.project
         self._user, self._dry_run = user, dry_run
+        self._bundle_store = BundleStore(pipeline.models)
+        self._holding: list[str] = []
+        """Versions of the bundles that have the person."""
+        self._edges: int | None = None
+        """Their edges in the store; None: the store does not have them."""
+        self._noted = False
+        """Whether the store's log of changes names such an id, of whatever type."""
         self._served = False
         """Whether a server of the project runs."""
 
     def run(self) -> Iterator[Found]:
-        """Every place in turn, as it is done; the store first, so that no build brings the person back."""
-        known = False
-        for place in (self._store(), self._bundles(), self._snapshots()):
-            for found in place:
-                known = True
-                yield found
-        yield from self._checkpoints(known)
+        """Every place in turn, as it is done; who is nowhere has nothing removed, the store at most written anew.
+
+        Looking comes first, and what may not be done is found out then: nothing is half done for a key's role.
+        """
+        self._look()
+        yield from self._store()
+        # Before what tells who was learned from: ended half-way, the next run still knows.
+        if self.known:
+            yield from self._checkpoints()
+        yield from self._bundles()
+        yield from self._snapshots()
         yield from self._impressions()
         yield from self._by_hand()
 
-    def _store(self) -> Iterator[Found]:
+    def unknown(self) -> NodeNotFound:
+        """The error for a person whom nothing holds."""
+        from graph_store.node_view import closest
+        from graph_store.stores import open_store
+
+        near: list[tuple[str, str, str]] = []
+        with suppress(GraphStoreError), open_store(self._project, read_only=True) as graph:
+            types = [self._project.schema.node_type(self.node_type)]
+            near = [(each.type, each.id, each.name) for each in closest(graph, types, self._user)]
+        error = NodeNotFound(self._user, node_type=self.node_type, closest=tuple(near))
+        if not near:
+            error.hint = "Ids are compared as they are written; nobody was removed."
+        return error
+
+    def _look(self) -> None:
+        """Who holds the person by their very id, and whether a server would let the active bundle be replaced."""
+        from cli.connection import running
+
+        self._look_into_store()
+        store = self._bundle_store
+        self._holding = [each for each in store.versions() if self._in(store.root / each)]
+        self.known = self._edges is not None or any(map(self._in, self._folders()))
+        with running(self._project, None) as client:
+            self._served = client is not None
+            if client is not None and not self._dry_run and store.active() in self._holding:
+                _check_role(client)
+
+    def _look_into_store(self) -> None:
         from graph_store.stores import open_store
 
         settings = self._project.settings.store
         try:
             with open_store(self._project, read_only=True) as graph:
-                known = any(
-                    self._user in batch.column("id").to_pylist() for batch in graph.scan_nodes(self.node_type, ())
-                )
-                edges = len(graph.neighbourhood(self.node_type, self._user, 10**9)) if known else 0
+                batches = graph.scan_nodes(self.node_type, ())
+                if any(self._user in batch.column("id").to_pylist() for batch in batches):
+                    self._edges = len(graph.neighbourhood(self.node_type, self._user, 10**9))
         except StoreUnavailable:
             if settings.is_neo4j:
                 raise
             return
-        if known and not self._dry_run:
-            with open_store(self._project) as graph:
-                graph.delete_nodes(self.node_type, [self._user])
-        if known:
-            yield Found(where="store", what=f"the {self.node_type} and {edges:,} edges removed")
+        if settings.is_neo4j:
+            from graph_store.neo4j.log import clear_log
+
+            self._noted = clear_log(settings, self._user, dry_run=True)
+        else:
+            path = self._project.folder / settings.uri
+            # The log is JSON: with its quotes an id is not found within another.
+            self._noted = holds(path.with_name(path.name + ".changes"), json.dumps(self._user))
+
+    def _store(self) -> Iterator[Found]:
+        from graph_store.stores import open_store
+
+        settings = self._project.settings.store
+        if self._edges is not None:
+            if not self._dry_run:
+                with open_store(self._project) as graph:
+                    graph.delete_nodes(self.node_type, [self._user])
+            yield Found(where="store", what=f"the {self.node_type} and {self._edges:,} edges removed")
         if settings.is_neo4j:
             yield from self._neo4j_log()
             return
         path = self._project.folder / settings.uri
         # Also where they were deleted before: their bytes stay in the file's free pages.
-        changes = path.with_name(path.name + ".changes")
-        # The log is JSON, and other letters than ASCII are written otherwise there.
-        noted = any(_holds(changes, text) for text in (self._user, json.dumps(self._user)[1:-1]))
-        if not noted and not _holds(path, self._user):
+        letters = len(self._user) >= _TELLING and holds(path, self._user)
+        if self._edges is None and not self._noted and not letters:
             return
         if not self._dry_run:
             from graph_store.embedded.rewrite import rewrite
@@ -135,7 +192,8 @@ class Forgetting:
             except StoreConflict as error:
                 yield Found(where="store", what=f"{error.message}; {error.hint}", left=True)
                 return
-        yield Found(where="store", what="file written anew, its log of changes removed")
+        why = "" if self.known else " (it held these letters, by chance or not)"
+        yield Found(where="store", what=f"file written anew, its log of changes removed{why}")
 
     def _neo4j_log(self) -> Iterator[Found]:
         """Deleting them was noted too: by its id."""
@@ -145,14 +203,8 @@ class Forgetting:
             yield Found(where="store", what="its log of changes emptied")
 
     def _bundles(self) -> Iterator[Found]:
-        from cli.connection import running
-        from model_store.bundle_store import BundleStore
-
-        with running(self._project, None) as client:
-            self._served = client is not None
-        store = BundleStore(self._pipeline.models)
+        store, holding = self._bundle_store, self._holding
         active = store.active()
-        holding = [each for each in store.versions() if self._in(store.root / each)]
         if active in holding:
             if not self._dry_run:
                 yield Found(where=f"bundle {self._rewrite(store, active)}", what=f"made from {active}, and activated")
@@ -166,7 +218,7 @@ class Forgetting:
                 yield Found(where=f"bundle {version}", what=do, left=True)
         # Also one that a follower was writing when it ended.
         for delta in sorted(store.root.rglob("*.delta*")):
-            if _holds(delta, self._user):
+            if self.known and holds(delta, self._user):
                 if not self._dry_run:
                     delta.unlink(missing_ok=True)
                 yield Found(where=str(delta.relative_to(self._project.work)), what="removed")
@@ -184,11 +236,16 @@ class Forgetting:
             write_without(writer, bundle, self.node_type, [row])
             build_indexes(writer, self._project.settings.publish, progress=self._pipeline.progress)
             published = writer.commit()
-        with running(self._project, None) as client:
-            if client is not None:
-                client.activate(published, timeout=600)
-            else:
-                store.activate(published)
+        try:
+            with running(self._project, None) as client:
+                if client is not None:
+                    client.activate(published, timeout=600)
+                else:
+                    store.activate(published)
+        except Exception:
+            # Unless it is the active one all the same.
+            store.remove(published)
+            raise
         return published
 
     def _remove(self, store: BundleStore, version: str) -> bool:
@@ -211,31 +268,37 @@ class Forgetting:
                     shutil.rmtree(folder)
                 yield Found(where=f"part {folder.name[:12]}", what="removed; kithkin export makes another")
 
-    def _checkpoints(self, known: bool) -> Iterator[Found]:
-        folder = self._pipeline.checkpoints
-        # A model may hold a vector of theirs without their id; who was not known anywhere was not learned from.
-        if folder.is_dir() and (known or _any_holds(folder, self._user)):
-            if not self._dry_run:
-                self._pipeline.log.forget("train")
-                shutil.rmtree(folder)
-            yield Found(where="checkpoints", what="removed (learned with the person); the next build trains anew")
+    def _checkpoints(self) -> Iterator[Found]:
+        """Learned models may hold a vector of theirs without their id."""
+        from cli.retrain import FOLDER
+
+        for folder in (self._pipeline.checkpoints, self._project.work / FOLDER):
+            if folder.is_dir():
+                if not self._dry_run:
+                    self._pipeline.log.forget("train")
+                    shutil.rmtree(folder)
+                what = "removed (learned with the person); the next build trains anew"
+                yield Found(where=folder.name, what=what)
 
     def _impressions(self) -> Iterator[Found]:
         settings = self._project.settings.serving.impressions
         if settings.folder is None:
             return
         folder = self._project.folder / settings.folder
-        names = {self._user, _hashed(self._user)} - {""}
+        names = {self._user, hashed(self._user)} - {""}
         rows = files = 0
         for file in sorted(folder.glob("*.parquet")):
-            removed = _without_rows(file, names, dry_run=self._dry_run)
+            removed = without_rows(file, names, dry_run=self._dry_run)
             rows, files = rows + removed, files + bool(removed)
         if rows:
+            self.known = True
             yield Found(where=f"impressions {folder}", what=f"{rows:,} rows of {files:,} files removed")
+        if not self.known:
+            return
         if self._served:
             do = f"the server may write rows that it still holds: run this again in {settings.rotate_s:g} s"
             yield Found(where=f"impressions {folder}", what=do, left=True)
-        if settings.users == "hash" and not _hashed(self._user):
+        if settings.users == "hash" and not hashed(self._user):
             do = "users are hashed: set KITHKIN_IMPRESSIONS_KEY as the server has it, then run this again"
             yield Found(where=f"impressions {folder}", what=do, left=True)
 
@@ -250,29 +313,45 @@ class Forgetting:
             with suppress(InputError):
                 files.update(source_files(self._project, source))
         for file in sorted(files):
-            if _holds(file, self._user):
-                yield Found(where=str(file), what="a source: the next ingest brings them back", left=True)
-            elif file.suffix in _PACKED:
+            if holds_field(file, self._user):
+                does = "the next ingest brings them back" if self.known else "it has this id, maybe of another type"
+                yield Found(where=str(file), what=f"a source: {does}", left=True)
+            elif file.suffix in _PACKED and self.known:
                 yield Found(where=str(file), what="a source, packed: look for them in it", left=True)
+            elif len(self._user) >= _TELLING and holds(file, self._user):
+                yield Found(where=str(file), what="a source, holds these letters, by chance or not", left=True)
+        named: set[Path] = set()
         for file in sorted(path for path in rejects.rglob("*") if path.is_file()):
-            if _holds(file, self._user):
+            if holds_field(file, self._user):
+                named.add(file)
                 yield Found(where=str(file), what="rejected rows", left=True)
+        damaged = (each for each in self._folders() if holds_node(each, self.node_type, self._user) is None)
+        for folder in damaged:
+            if any_holds(folder, self._user):
+                yield Found(where=str(folder), what="damaged, and holds these letters: remove it", left=True)
         if self._dry_run or len(self._user) < _TELLING:
             return
         for file in sorted(path for path in self._project.work.rglob("*") if path.is_file()):
-            if rejects not in file.parents and _holds(file, self._user):
+            if file not in named and holds(file, self._user):
                 yield Found(where=str(file), what="holds these letters, by chance or not", left=True)
+
+    def _folders(self) -> Iterator[Path]:
+        """Snapshots, the parts of the graph that were exported, and bundles."""
+        for name in ("snapshots", "subgraphs", "models"):
+            yield from sorted(each for each in (self._project.work / name).glob("[0-9a-f]*") if each.is_dir())
 
     def _in(self, folder: Path) -> bool:
         """Whether a bundle or a snapshot has the person among its nodes."""
-        file = folder / "nodes" / f"{self.node_type}.arrow"
-        try:
-            with pa.memory_map(str(file)) as source:
-                ids = pa.ipc.open_file(source).read_all().column("id")
-                return bool(pc.any(pc.equal(ids, self._user)).as_py())
-        except (OSError, pa.ArrowInvalid, KeyError):
-            # Damaged: whatever can be read of it.
-            return _any_holds(folder, self._user)
+        return bool(holds_node(folder, self.node_type, self._user))
+
+
+def _check_role(client: Client) -> None:
+    """Raise PermissionDenied, or what else the server would say, before anything is removed."""
+    from kithkin.errors import NotFound
+
+    with suppress(NotFound):
+        # There is no such bundle: who may activate is told so, who may not is refused before.
+        client.activate("none", timeout=30)
 
 
 def _type(project: Project, given: str | None) -> str:
@@ -285,48 +364,3 @@ def _type(project: Project, given: str | None) -> str:
     if given is None:
         raise ConfigError("several types of users, or none: name one", key="--type", hint=hint)
     raise ConfigError("is not a type of users", key="--type", value=given, hint=hint)
-
-
-def _holds(file: Path, text: str) -> bool:
-    """Whether a file's bytes hold a text."""
-    wanted = text.encode()
-    try:
-        with file.open("rb") as stream:
-            before = b""
-            while part := stream.read(_CHUNK):
-                if wanted in before + part:
-                    return True
-                before = part[-len(wanted) :]
-    except FileNotFoundError:
-        pass
-    return False
-
-
-def _any_holds(folder: Path, text: str) -> bool:
-    return any(_holds(path, text) for path in folder.rglob("*") if path.is_file())
-
-
-def _hashed(user: str) -> str:
-    """The person as impressions name them where users are hashed; empty where the key is not known."""
-    key = os.environ.get("KITHKIN_IMPRESSIONS_KEY", "")
-    return hmac.new(key.encode(), user.encode(), hashlib.sha256).hexdigest() if key else ""
-
-
-def _without_rows(file: Path, users: set[str], *, dry_run: bool) -> int:
-    """Rewrite a Parquet file without a person's rows; returns how many there were."""
-    import pyarrow.parquet as pq
-
-    table = pq.read_table(file)
-    if "user" not in table.column_names:
-        return 0
-    theirs = pc.fill_null(pc.is_in(table.column("user"), value_set=pa.array(sorted(users))), False)
-    count = int(pc.sum(theirs).as_py() or 0)
-    if count and not dry_run:
-        kept = table.filter(pc.invert(theirs))
-        if kept.num_rows:
-            beside = file.with_name(f".{file.name}.half")
-            pq.write_table(kept, beside, compression="zstd")
-            beside.replace(file)
-        else:
-            file.unlink()
-    return count

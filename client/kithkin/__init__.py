@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from kithkin.types import Bundles as Bundles
     from kithkin.types import BundleStatus as BundleStatus
     from kithkin.types import BundleSummary as BundleSummary
+    from kithkin.types import DeltaStatus as DeltaStatus
     from kithkin.types import Explanation as Explanation
     from kithkin.types import IndexStatus as IndexStatus
     from kithkin.types import Node as Node
@@ -86,6 +87,7 @@ _MODULES = {
         "BundleStatus",
         "BundleSummary",
         "Bundles",
+        "DeltaStatus",
         "Explanation",
         "IndexStatus",
         "Node",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import math
 import os
 import re
 import uuid
@@ -15,6 +14,7 @@ from pathlib import Path
 import grpc
 
 from kithkin._retry import RetryPolicy
+from kithkin._scalars import finite
 from kithkin._translation import REQUEST_ID
 from kithkin.queries import Tls
 
@@ -23,8 +23,8 @@ OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.max_receive_message_length", 64 * 2**20),
     # gRPC waits 1 s before it connects again and fails calls meanwhile: retries within a short deadline would be
     # pointless.
+    # (min_reconnect_backoff_ms is no such wait: it is how long connecting, TLS included, may take.)
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 5000),
     # Retries are ours; no service config from DNS may add its own.
     ("grpc.service_config_disable_resolution", 1),
@@ -126,9 +126,13 @@ class Connection:
         """Seconds the call may take in all."""
         return self.timeout if timeout is None else seconds(timeout)
 
+    def of_this_process(self) -> bool:
+        """False in a forked child."""
+        return os.getpid() == self.process_id
+
     def check_process(self) -> None:
         """Raises RuntimeError in a forked child, where gRPC would hang rather than fail."""
-        if os.getpid() != self.process_id:
+        if not self.of_this_process():
             raise RuntimeError("this client was made before a fork; make a new one in each child process")
 
 
@@ -136,7 +140,7 @@ def seconds(timeout: float) -> float:
     """The timeout as a float; raises ValueError unless it is finite and above 0."""
     if isinstance(timeout, bool) or not isinstance(timeout, int | float):
         raise TypeError(f"timeout must be a number of seconds, not {timeout!r}; every call has a deadline")
-    if not math.isfinite(timeout) or timeout <= 0:
+    if not finite(timeout) or timeout <= 0:
         raise ValueError(f"timeout must be finite and above 0 seconds, not {timeout!r}")
     return float(timeout)
 

@@ -54,6 +54,8 @@ def float32(values: Any) -> array[float]:
         if hasattr(values, "__array__"):
             return _of_array(values)
         return array("f", values)
+    except OverflowError:
+        raise ValueError("vector holds a number too large for float32; every value must be finite") from None
     except (TypeError, ValueError) as error:
         raise TypeError(f"vector must be a flat list of numbers: {error}") from None
 

@@ -15,6 +15,8 @@ from typing import Any, Protocol
 
 import grpc
 
+from kithkin._stop import stopped_call
+
 GROUP = "kithkin.local"
 Metadata = Sequence[tuple[str, str | bytes]]
 
@@ -55,26 +57,54 @@ class LocalError(grpc.RpcError):
         return self._trailers
 
 
+class LocalMethod:
+    """As much of `grpc.UnaryUnaryMultiCallable` as a client uses."""
+
+    def __init__(self, service: LocalService, path: str) -> None:
+        self._service, self._path = service, path
+
+    def __call__(self, request: bytes, timeout: float, metadata: Metadata) -> bytes:
+        """The answer."""
+        return self.future(request, timeout, metadata).result()
+
+    def future(self, request: bytes, timeout: float, metadata: Metadata) -> LocalCall:
+        """Starts a call."""
+        return LocalCall(self._service.answer(self._path, request, timeout, metadata), timeout)
+
+
+class LocalCall:
+    """A call under way."""
+
+    def __init__(self, future: Future[LocalAnswer], timeout: float) -> None:
+        self._future, self._timeout = future, timeout
+
+    def cancel(self) -> bool:
+        """Ends it."""
+        return self._future.cancel()
+
+    def result(self) -> bytes:
+        """Waits for the answer."""
+        try:
+            return _payload(self._future.result(self._timeout))
+        except TimeoutError:
+            self._future.cancel()
+            raise _late() from None
+        except CancelledError:
+            raise stopped_call() from None
+        except BaseException:
+            self._future.cancel()
+            raise
+
+
 class LocalChannel:
     """As much of `grpc.Channel` as a client uses."""
 
     def __init__(self, service: LocalService) -> None:
         self._service = service
 
-    def unary_unary(self, path: str, *_: Any) -> Callable[..., bytes]:
+    def unary_unary(self, path: str, *_: Any) -> LocalMethod:
         """A method that answers bytes with bytes."""
-
-        def method(request: bytes, timeout: float, metadata: Metadata) -> bytes:
-            future = self._service.answer(path, request, timeout, metadata)
-            try:
-                return _payload(future.result(timeout))
-            except TimeoutError:
-                future.cancel()
-                raise _late() from None
-            except CancelledError:
-                raise _closed() from None
-
-        return method
+        return LocalMethod(self._service, path)
 
     def close(self) -> None:
         """Ends the service."""
@@ -100,7 +130,7 @@ class AsyncLocalChannel:
                 task = asyncio.current_task()
                 if task is None or task.cancelling():
                     raise
-                raise _closed() from None
+                raise stopped_call() from None
 
         return method
 
@@ -137,7 +167,3 @@ def _payload(answer: LocalAnswer) -> bytes:
 
 def _late() -> LocalError:
     return LocalError(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded")
-
-
-def _closed() -> LocalError:
-    return LocalError(grpc.StatusCode.CANCELLED, "the client was closed")

@@ -12,7 +12,7 @@ from typing import Any
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from kithkin._floats import float32
-from kithkin._scalars import INT64, plain
+from kithkin._scalars import INT64, finite, plain
 from kithkin.queries import Context, Described, Entity, Event, Link, Value
 from kithkin.types import Fallback, Node, Ref, Score, ScoredEntity
 from kithkin.v1 import types_pb2 as wire
@@ -212,7 +212,7 @@ def number(name: str, value: float, least: float = -math.inf, most: float = math
     """A finite number between two."""
     if isinstance(value, bool) or not isinstance(plain(value), int | float):
         raise TypeError(f"{name} must be a number, not {value!r}")
-    if not math.isfinite(value):
+    if not finite(value):
         raise ValueError(f"{name} must be finite, not {value!r}")
     if not least <= value <= most:
         raise ValueError(f"{name} must be between {least:g} and {most:g}, not {value!r}")
@@ -222,7 +222,7 @@ def number(name: str, value: float, least: float = -math.inf, most: float = math
 def _weight(name: str, weight: float | None) -> float:
     if weight is None:
         return 0.0
-    number = float(weight)
+    number = float(weight) if not isinstance(weight, int) or finite(weight) else math.inf
     # On the wire 0 stands for "not given": sending a true 0 would say the opposite of what was meant.
     if not math.isfinite(number) or number == 0:
         raise ValueError(f"{name}: a weight must be finite and not 0, not {weight!r}; leave out what should not count")
@@ -252,7 +252,7 @@ def property_value(name: str, value: Value) -> wire.PropertyValue:
         if all(isinstance(item, str) for item in values):
             return wire.PropertyValue(strings_value=wire.StringList(values=values))
         if all(isinstance(item, int | float) and not isinstance(item, bool) for item in values):
-            return wire.PropertyValue(vector_value=wire.FloatList(values=values))
+            return wire.PropertyValue(vector_value=wire.FloatList(values=float32(values)))
     raise TypeError(
         f"property {name!r}: a value is text, a number, a bool, a time, a list of texts or a vector, not {value!r}"
     )

@@ -15,6 +15,7 @@ from kithkin.types import (
     Bundles,
     BundleStatus,
     BundleSummary,
+    DeltaStatus,
     Explanation,
     Fallback,
     Health,
@@ -131,6 +132,7 @@ def status(response: model.GetStatusResponse, request_id: str) -> Status:
         workers=response.workers,
         workers_serving=response.workers_serving,
         beside=tuple(response.beside),
+        delta=_delta(response.delta) if response.HasField("delta") else None,
     )
 
 
@@ -191,6 +193,15 @@ def _bundle(message: model.BundleStatus) -> BundleStatus:
     )
 
 
+def _delta(message: model.DeltaStatus) -> DeltaStatus:
+    return DeltaStatus(
+        fresh=message.fresh,
+        changed=message.changed,
+        deleted=message.deleted,
+        lag=message.lag.ToTimedelta() if message.HasField("lag") else None,
+    )
+
+
 def _info(message: wire.ResponseInfo, request_id: str) -> ResponseInfo:
     return ResponseInfo(
         bundle_version=message.bundle_version,
@@ -216,6 +227,7 @@ def _reason(message: wire.Reason) -> Reason:
         relations=tuple(message.relations),
         contribution=message.contribution,
         text=message.text,
+        score_part=message.score_part if message.HasField("score_part") else None,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -13,3 +14,11 @@ def plain(value: Any) -> Any:
     if getattr(getattr(value, "dtype", None), "kind", "") == "M":
         value = value.astype("datetime64[us]")  # a datetime64[ns] would become a bare integer
     return value.item() if hasattr(value, "item") and not isinstance(value, Iterable) else value
+
+
+def finite(value: float) -> bool:
+    """True for a finite number that fits in a float; whole numbers may be larger than any."""
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False

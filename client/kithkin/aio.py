@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from itertools import chain
 from os import PathLike
 from types import TracebackType
 from typing import Any, Concatenate, NoReturn, ParamSpec, TypeVar
@@ -16,6 +17,7 @@ from kithkin._calls.call import Call, Pages, Split, not_sent
 from kithkin._connection import IN_FLIGHT, Connection, Metadata
 from kithkin._local import AsyncLocalChannel, open_service
 from kithkin._method import dress
+from kithkin._stop import stopped
 from kithkin._translation import translated
 from kithkin.errors import KithkinError
 from kithkin.queries import Tls
@@ -123,6 +125,9 @@ class AsyncClient:
     async def close(self) -> None:
         """Closes the connection; calls under way end with `Cancelled`. Closing twice is fine."""
         self._closed = True
+        if not self._connection.of_this_process():
+            return  # the parent's: neither its threads nor its sockets are to be touched here
+        self._closing.set()
         if self._channel is not None:
             await self._channel.close(None)
 
@@ -146,36 +151,53 @@ class AsyncClient:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._methods: dict[str, Callable[..., Any]] = {}
         self._closed = False
+        self._closing = asyncio.Event()
 
     async def _run(self, call: Call[A]) -> A:
         request_id, metadata = self._connection.call_metadata(call.request_id)
-        return await self._send(call, request_id, metadata, self._connection.deadline(call.timeout))
+        timeout = self._connection.deadline(call.timeout)
+        self._check()
+        return await self._send(call, request_id, metadata, timeout)
 
     async def _run_parts(self, split: Split[A]) -> A:
         connection = self._connection
-        request_id, metadata = connection.call_metadata(split.request_id)
-        end = time.monotonic() + connection.deadline(split.timeout)
-        turn = asyncio.Semaphore(IN_FLIGHT)
+        request_id, metadata = connection.call_metadata(split.first.request_id)
+        end = time.monotonic() + connection.deadline(split.first.timeout)
         failed: list[KithkinError] = []
+        self._check()
 
         async def part(call: Call[Any]) -> Any:
-            async with turn:
-                left = end - time.monotonic()
-                if failed or left <= 0:
-                    return failed[0] if failed else not_sent(request_id)
-                try:
-                    return await self._send(call, request_id, metadata, left)
-                except KithkinError as error:
-                    if split.whole:
-                        failed.append(error)
-                    return error
+            left = end - time.monotonic()
+            if failed or left <= 0:
+                return failed[0] if failed else not_sent(request_id)
+            try:
+                return await self._send(call, request_id, metadata, left)
+            except KithkinError as error:
+                if self._closed:
+                    raise
+                if split.whole:
+                    failed.append(error)
+                return error
 
-        tasks = [asyncio.ensure_future(part(call)) for call in split.parts]
+        parts: list[asyncio.Task[Any]] = []
         try:
-            return split.join(await asyncio.gather(*tasks))
+            under_way: set[asyncio.Task[Any]] = set()
+            for call in chain([split.first], split.rest):
+                if len(under_way) >= IN_FLIGHT:
+                    _, under_way = await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
+                if failed:
+                    break
+                if self._closed:
+                    raise stopped(request_id)
+                parts.append(asyncio.create_task(part(call)))
+                under_way.add(parts[-1])
+                # The part goes out before the next one is made.
+                await asyncio.sleep(0)
+            return split.join(await asyncio.gather(*parts))
         finally:
-            for task in tasks:
+            for task in parts:
                 task.cancel()
+            await asyncio.gather(*parts, return_exceptions=True)
 
     async def _each(self, pages: Pages) -> AsyncIterator[Node]:
         page = await self._run(pages.first)
@@ -189,20 +211,41 @@ class AsyncClient:
     async def _send(self, call: Call[A], request_id: str, metadata: Metadata, timeout: float) -> A:
         connection = self._connection
         tries = connection.policy.start(timeout)
-        method = self._method(call.path)
         while True:
+            if self._closing.is_set():
+                raise stopped(request_id)
             try:
+                method = self._method(call.path)
                 with translated(connection.target, request_id):
                     payload = await method(call.request, timeout=tries.remaining(), metadata=metadata)
             except KithkinError as error:
-                wait = None if call.once else tries.wait_after(error)
-                if wait is None:
+                if self._closing.is_set():
+                    raise stopped(request_id) from error
+                pause = None if call.once else tries.wait_after(error)
+                if pause is None:
                     raise
-                await asyncio.sleep(wait)
+                await self._pause(pause)
+            except asyncio.CancelledError:
+                # Closing cancels gRPC's calls, and they raise what a cancelled task raises.
+                task = asyncio.current_task()
+                if not self._closing.is_set() or task is None or task.cancelling():
+                    raise
+                raise stopped(request_id) from None
+            except (RuntimeError, grpc.aio.UsageError):
+                # What a closed channel says to a call that comes a moment later.
+                if self._closing.is_set():
+                    raise stopped(request_id) from None
+                raise
             else:
                 return call.answer(payload, request_id)
 
-    def _method(self, path: str) -> Callable[..., Any]:
+    async def _pause(self, seconds: float) -> None:
+        try:
+            await asyncio.wait_for(self._closing.wait(), seconds)
+        except TimeoutError:
+            return
+
+    def _check(self) -> None:
         if self._closed:
             raise RuntimeError("this client is closed; make a new one")
         self._connection.check_process()
@@ -212,6 +255,8 @@ class AsyncClient:
             self._channel, self._loop = self._open(), loop
         elif loop is not self._loop:
             raise RuntimeError("this client belongs to another event loop; make one inside each asyncio.run(...)")
+
+    def _method(self, path: str) -> Callable[..., Any]:
         if path not in self._methods:
             self._methods[path] = self._channel.unary_unary(path, None, None)
         return self._methods[path]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from itertools import chain
 from os import PathLike
 from types import TracebackType
 from typing import Any, Concatenate, NoReturn, ParamSpec, TypeVar
@@ -16,6 +19,7 @@ from kithkin._calls.call import Call, Pages, Split, not_sent
 from kithkin._connection import IN_FLIGHT, Connection, Metadata
 from kithkin._local import LocalChannel, open_service
 from kithkin._method import dress
+from kithkin._stop import Stop, stopped
 from kithkin._translation import translated
 from kithkin.errors import KithkinError
 from kithkin.queries import Tls
@@ -136,6 +140,12 @@ class Client:
     def close(self) -> None:
         """Closes the connection; calls under way end with `Cancelled`. Closing twice is fine."""
         self._closed = True
+        if not self._connection.of_this_process():
+            return  # the parent's: neither its threads nor its sockets are to be touched here
+        with self._lock:
+            stops = [self._closing, *self._stops]
+        for stop in stops:
+            stop.set()
         self._channel.close()
 
     def __enter__(self) -> Client:
@@ -154,38 +164,74 @@ class Client:
 
     def _start(self, connection: Connection, channel: Any) -> None:
         self._connection, self._channel = connection, channel
-        self._methods: dict[str, Callable[..., Any]] = {}
+        self._methods: dict[str, Any] = {}
         self._closed = False
+        self._lock = threading.Lock()
+        self._closing = Stop()
+        self._stops: set[Stop] = set()
 
     def _run(self, call: Call[A]) -> A:
         request_id, metadata = self._connection.call_metadata(call.request_id)
-        return self._send(call, request_id, metadata, self._connection.deadline(call.timeout))
+        timeout = self._connection.deadline(call.timeout)
+        self._check()
+        return self._send(call, request_id, metadata, timeout, self._closing)
 
     def _run_parts(self, split: Split[A]) -> A:
         connection = self._connection
-        request_id, metadata = connection.call_metadata(split.request_id)
-        end = time.monotonic() + connection.deadline(split.timeout)
+        request_id, metadata = connection.call_metadata(split.first.request_id)
+        end = time.monotonic() + connection.deadline(split.first.timeout)
         failed: list[KithkinError] = []
+        stop = Stop()
+        self._check()
 
-        def part(call: Call[Any]) -> Any:
+        def part(call: Call[Any], stop: Stop) -> Any:
             left = end - time.monotonic()
             if failed or left <= 0:
                 return failed[0] if failed else not_sent(request_id)
             try:
-                return self._send(call, request_id, metadata, left)
+                return self._send(call, request_id, metadata, left, stop)
             except KithkinError as error:
+                if stop:
+                    raise
                 if split.whole:
                     failed.append(error)
                 return error
 
-        if len(split.parts) == 1:
-            return split.join([part(split.parts[0])])
-        with ThreadPoolExecutor(IN_FLIGHT, thread_name_prefix="kithkin-part") as pool:
+        second = next(split.rest, None)
+        if second is None:
+            return split.join([part(split.first, self._closing)])
+        with self._stopped_with(stop), ThreadPoolExecutor(IN_FLIGHT, thread_name_prefix="kithkin-part") as pool:
+            parts: list[Future[Any]] = []
             try:
-                return split.join(list(pool.map(part, split.parts)))
+                under_way: set[Future[Any]] = set()
+                for call in chain([split.first, second], split.rest):
+                    if len(under_way) >= IN_FLIGHT:
+                        under_way = wait(under_way, return_when=FIRST_COMPLETED).not_done
+                    if failed:
+                        break
+                    if stop:
+                        raise stopped(request_id)
+                    parts.append(pool.submit(part, call, stop))
+                    under_way.add(parts[-1])
+                return split.join([each.result() for each in parts])
             except BaseException:
+                # Ctrl-C, an item that is no item: what is under way is for nobody.
+                stop.set()
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
+
+    @contextmanager
+    def _stopped_with(self, stop: Stop) -> Iterator[None]:
+        """Closing the client ends what `stop` ends."""
+        with self._lock:
+            self._stops.add(stop)
+        try:
+            if self._closed:
+                stop.set()
+            yield
+        finally:
+            with self._lock:
+                self._stops.discard(stop)
 
     def _each(self, pages: Pages) -> Iterator[Node]:
         page = self._run(pages.first)
@@ -194,26 +240,43 @@ class Client:
             page = self._run(pages.following(page.next_page_token))
             yield from page
 
-    def _send(self, call: Call[A], request_id: str, metadata: Metadata, timeout: float) -> A:
+    def _send(self, call: Call[A], request_id: str, metadata: Metadata, timeout: float, stop: Stop) -> A:
         connection = self._connection
         tries = connection.policy.start(timeout)
-        method = self._method(call.path)
         while True:
+            if stop:
+                raise stopped(request_id)
+            options = {"timeout": tries.remaining(), "metadata": metadata}
             try:
+                method = self._method(call.path)
                 with translated(connection.target, request_id):
-                    payload = method(call.request, timeout=tries.remaining(), metadata=metadata)
+                    if stop is self._closing:
+                        payload = method(call.request, **options)
+                    else:
+                        payload = stop.result(method.future, call.request, **options)
             except KithkinError as error:
-                wait = None if call.once else tries.wait_after(error)
-                if wait is None:
+                if stop:
+                    raise stopped(request_id) from error
+                pause = None if call.once else tries.wait_after(error)
+                if pause is None:
                     raise
-                time.sleep(wait)
+                if stop.wait(pause):
+                    raise stopped(request_id) from error
+            except (RuntimeError, ValueError):
+                # What a closed channel says to a call that comes a moment later.
+                if stop or self._closed:
+                    raise stopped(request_id) from None
+                raise
             else:
                 return call.answer(payload, request_id)
 
-    def _method(self, path: str) -> Callable[..., Any]:
+    def _check(self) -> None:
         if self._closed:
             raise RuntimeError("this client is closed; make a new one")
         self._connection.check_process()
-        if path not in self._methods:
-            self._methods[path] = self._channel.unary_unary(path, None, None)
-        return self._methods[path]
+
+    def _method(self, path: str) -> Any:
+        with self._lock:
+            if path not in self._methods:
+                self._methods[path] = self._channel.unary_unary(path, None, None)
+            return self._methods[path]

@@ -14,6 +14,7 @@ the property passes no comparison, and so it passes the negation of each, ``!=``
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date
@@ -231,13 +232,7 @@ class Properties:
             raise TypeError(f"F.linked takes the name of a relation, such as 'HAS_GENRE', not {relation!r}")
         if not nodes:
             raise TypeError(f"F.linked({relation!r}): name at least one node, F.linked({relation!r}, 'noir', 'drama')")
-        for node in nodes:
-            if isinstance(node, bool | float) or not isinstance(node, str | int | tuple | Ref | Node | ScoredEntity):
-                raise TypeError(
-                    f"F.linked({relation!r}, ...): a node is an id, ('Type', 'id'), a Ref or a result, not {node!r}; "
-                    "of a list write *nodes"
-                )
-        return Linked(relation, tuple(node.ref if isinstance(node, Node | ScoredEntity) else node for node in nodes))
+        return Linked(relation, tuple(_linked_node(relation, node) for node in nodes))
 
     def all_of(self, *filters: Filter) -> Filter:
         """All of these hold; none given: holds always."""
@@ -261,6 +256,20 @@ def _filter(value: Any) -> Filter:
     if not isinstance(value, Filter):
         raise TypeError(f"{value!r} is no filter: {_PARENTHESES}")
     return value
+
+
+def _linked_node(relation: str, node: Any) -> Entity:
+    if isinstance(node, Node | ScoredEntity):
+        return node.ref
+    if isinstance(node, str | tuple | Ref):
+        return node
+    # Whole numbers of NumPy, too: id columns of frames hold them.
+    if hasattr(node, "__index__") and not isinstance(node, bool) and not getattr(node, "shape", None):
+        return operator.index(node)
+    raise TypeError(
+        f"F.linked({relation!r}, ...): a node is an id, ('Type', 'id'), a Ref or a result, not {node!r}; "
+        "of a list write *nodes"
+    )
 
 
 def _parts(kind: type[AllOf | AnyOf], value: Filter) -> tuple[Filter, ...]:

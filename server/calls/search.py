@@ -71,12 +71,12 @@ def searched(model: ServedModel, prepared: Sequence[Prepared[R]], deadline: Dead
         return [each.neural(deadline) for each in prepared if each.neural is not None]
     if not vectors:
         return [_popular(model, each.target, each.limits) for each in prepared]
-    # Given for each, also where nothing is left out: ScaNN's own batches choose other candidates at the margin than its
-    # single searches, and an item of a batch must answer what its call alone answers.
     excludes = [each.limits.exclude for each in prepared]
     allowed = [each.limits.allowed for each in prepared]
     index = model.index(first.space, first.target, "target_type")
-    return index.search(np.stack(vectors), first.limits.depth, excludes, allowed)
+    return index.search(
+        vectors[0][None] if len(vectors) == 1 else np.stack(vectors), first.limits.depth, excludes, allowed
+    )
 
 
 def answer(model: ServedModel, prepared: Prepared[R], deadline: Deadline) -> R:

@@ -158,13 +158,18 @@ class ScannIndex:
         return max(self.parameters.reorder, self.parameters.reorder * depth // 20, 2 * depth)
 
     def _batch(self, queries: Vectors, k: int, exclude: Rows) -> list[Found]:
-        """Many searches by one call; ``exclude``: one row for each to leave out, or -1."""
+        """Many searches, rescored together; ``exclude``: one row for each to leave out, or -1.
+
+        ScaNN's own batches choose other candidates at the margin than its single searches (ties of quantised scores go
+        by what else is asked), and an item of a batch must answer what its call alone answers: it is asked one by one.
+        """
         wanted, leaves = self._wide(k, 1)
-        candidates, _ = self._searcher.search_batched(queries, final_num_neighbors=wanted, leaves_to_search=leaves)
-        # Places that a short search left empty hold the largest number.
-        scored = np.count_nonzero(candidates < self._count, axis=1).tolist()
-        if self._known is not None:
-            candidates = np.append(self._known, -1)[np.minimum(candidates, self._count)]
+        candidates = np.full((len(queries), wanted), -1, np.int64)
+        scored = []
+        for number, query in enumerate(queries):
+            found, _ = self._searcher.search(query, final_num_neighbors=wanted, leaves_to_search=leaves)
+            candidates[number, : len(found)] = found if self._known is None else self._known[found]
+            scored.append(len(found))
         rows, scores, counts = best_of_each(self._vectors, queries, candidates, exclude, k)
         return [
             Found(

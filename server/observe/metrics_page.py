@@ -41,7 +41,9 @@ def page_of(registry: CollectorRegistry, settings: ServingSettings) -> Iterator[
     try:
         yield bound
     finally:
-        server.shutdown()
+        # At the end of an interpreter its threads are gone, and nobody would hear of the shutdown.
+        if thread.is_alive():
+            server.shutdown()
         server.server_close()
         thread.join()
 

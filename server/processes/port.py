@@ -18,7 +18,8 @@ _NO_SUCH_FAMILY = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 def reserve(host: str, port: int, *, setting: str = "--port (0: any free one)") -> list[socket.socket]:
     """Sockets that hold the port on every address of ``host`` without listening; workers listen beside them.
 
-    Workers use ``SO_REUSEPORT``. ``setting`` is where the port comes from. Raises StartError where somebody has the port on one of the addresses.
+    Workers use ``SO_REUSEPORT``. ``setting`` is where the port comes from. Raises StartError where somebody has the
+    port on one of the addresses.
     """
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)

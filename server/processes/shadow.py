@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import TypeVar
@@ -56,10 +57,17 @@ class Counters:
 class Shadow:
     """The shadow bundle of one worker. Call everything in its event loop."""
 
-    def __init__(self, retrieval: Retrieval, share: float, *, draw: Callable[[], float] = random.random) -> None:
-        """``share`` of the searches in [0, 1]; ``draw`` gives a number in [0, 1) for each."""
+    def __init__(
+        self,
+        retrieval: Retrieval,
+        share: float,
+        *,
+        draw: Callable[[], float] = random.random,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """``share`` of the searches in [0, 1]; ``draw`` gives a number in [0, 1) for each, ``clock`` seconds."""
         self._retrieval = retrieval
-        self._share, self._draw = share, draw
+        self._share, self._draw, self._clock = share, draw, clock
         self._asking: asyncio.Task[None] | None = None
         self.counters = Counters()
 
@@ -101,10 +109,9 @@ class Shadow:
     async def _ask(
         self, ask: Callable[[Q, Deadline], Response], request: Q, answered: Sequence[tuple[str, str]], served_s: float
     ) -> None:
-        loop, counters = asyncio.get_running_loop(), self.counters
-        began = loop.time()
+        counters, began = self.counters, self._clock()
         await asyncio.sleep(_PAUSE_S)
-        if loop.time() - began > _PAUSE_S + _LATE_S:
+        if self._clock() - began > _PAUSE_S + _LATE_S:
             counters.dropped += 1
             return
         own = type(request)()

@@ -157,7 +157,7 @@ class Supervisor:
     def _reserve(self) -> list[socket.socket]:
         """Sockets that hold the server's ports, those of ``serving.port`` first. Raises StartError."""
         host, port, admin = self._settings.host, self._settings.port, self._settings.admin_port
-        # The one that is named first: where the other is any free one, it must not be that.
+        # First: where the other is any free one, it must not be this.
         inside = [] if admin is None else reserve(host, admin, setting="serving.admin_port")
         try:
             return [*reserve(host, port), *inside]
@@ -180,8 +180,7 @@ class Supervisor:
         if not rests and self._fleet.target is None and self._fleet.serving:
             token = self._token()
             if token != self._seen and token[0] is not None:
-                if self._try(token[0], beside=False):
-                    self._seen = token
+                self._seen = token if self._try(token[0], beside=False) else self._seen
             elif self._untried and self._fleet.good is not None:
                 self._try(self._untried[0], beside=True)
         self._hold()

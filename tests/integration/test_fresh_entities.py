@@ -271,7 +271,8 @@ def test_a_store_that_is_away_or_written_harms_nothing(toy: Path) -> None:
         store.rename(store.with_name("away"))
         eventually(lambda: status(address).lag.ToMilliseconds() > 1500)
         assert set(client.similar("s1", top_k=4).ids) == set(SPACE) - {"s1"}
-        assert "cannot be followed" in (toy / "server.observe.log").read_text()
+        # It is told once the look that was under way has given up.
+        eventually(lambda: "cannot be followed" in (toy / "server.observe.log").read_text())
         store.with_name("away").rename(store)
         eventually(lambda: status(address).lag.ToMilliseconds() < 1000)
         with open_store(load_project(toy)) as writer:

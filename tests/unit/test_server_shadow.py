@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
 from pathlib import Path
 
 import pytest
@@ -28,13 +26,18 @@ def retrieval(tmp_path_factory: pytest.TempPathFactory) -> Retrieval:
     return Retrieval(ServedModel.load(store.open(write_toy_bundle(store, encoders=False))), ServingSettings())
 
 
+def calm() -> float:
+    """The clock of an event loop without other work, however busy the machine."""
+    return 0.0
+
+
 def similar(retrieval: Retrieval, **fields: object) -> tuple[pb.SearchSimilarEntitiesRequest, ...]:
     request = pb.SearchSimilarEntitiesRequest(entity=SLOWDIVE, top_k=2, **fields)
     return request, retrieval.search_similar_entities(request, Deadline())
 
 
 async def test_the_shadow_is_compared(retrieval: Retrieval) -> None:
-    shadow = Shadow(retrieval, 1.0)
+    shadow = Shadow(retrieval, 1.0, clock=calm)
     request, response = similar(retrieval, reasons=3)
     shadow.offer_similar(request, response)
     await shadow.idle()
@@ -55,7 +58,7 @@ async def test_the_shadow_is_compared(retrieval: Retrieval) -> None:
 
 async def test_only_its_share_is_asked(retrieval: Retrieval) -> None:
     drawn = iter([0.29, 0.3, 0.9, 0.0])
-    shadow = Shadow(retrieval, 0.3, draw=lambda: next(drawn))
+    shadow = Shadow(retrieval, 0.3, draw=lambda: next(drawn), clock=calm)
     request, response = similar(retrieval)
     for _ in range(4):
         shadow.offer_similar(request, response)
@@ -67,7 +70,7 @@ async def test_only_its_share_is_asked(retrieval: Retrieval) -> None:
 
 
 async def test_while_one_is_asked_others_are_dropped(retrieval: Retrieval) -> None:
-    shadow = Shadow(retrieval, 1.0)
+    shadow = Shadow(retrieval, 1.0, clock=calm)
     request, response = similar(retrieval)
     for _ in range(5):
         shadow.offer_similar(request, response)
@@ -76,17 +79,17 @@ async def test_while_one_is_asked_others_are_dropped(retrieval: Retrieval) -> No
 
 
 async def test_a_busy_event_loop_drops(retrieval: Retrieval) -> None:
-    shadow = Shadow(retrieval, 1.0)
+    # Asked for at 1 s, back at 1.05 s.
+    times = iter([1.0, 1.05])
+    shadow = Shadow(retrieval, 1.0, clock=lambda: next(times))
     request, response = similar(retrieval)
     shadow.offer_similar(request, response)
-    await asyncio.sleep(0)
-    time.sleep(0.05)
     await shadow.idle()
     assert (shadow.counters.dropped, shadow.counters.compared) == (1, 0)
 
 
 async def test_what_the_shadow_does_not_know_is_counted(retrieval: Retrieval) -> None:
-    shadow = Shadow(retrieval, 1.0)
+    shadow = Shadow(retrieval, 1.0, clock=calm)
     _, response = similar(retrieval)
     unknown = pb.SearchSimilarEntitiesRequest(entity=types_pb2.NodeRef(type="Artist", id="99"), top_k=2)
     shadow.offer_similar(unknown, response)

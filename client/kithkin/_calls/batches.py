@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from google.protobuf.message import Message
 
 from kithkin import _responses
 from kithkin._calls.call import Call, Split, call
-from kithkin._calls.parts import MOST_PAIRS, MOST_REQUESTS, Errors, cut, joined, raising, strict
+from kithkin._calls.parts import MOST_PAIRS, MOST_REQUESTS, Errors, joined, placed, raising, split, strict
 from kithkin._calls.search import recommend_request, similar_request
 from kithkin._requests import SharedRefs, context_message, is_frame, is_row, many, ref, rows_of, score_value, text
+from kithkin._scalars import plain
 from kithkin.filters import Filter
 from kithkin.queries import Context, Described, Entity
 from kithkin.types import Batch, Fallback, Score, Scores, Vector
@@ -70,7 +72,7 @@ def similar_batch(
         "reasons": reasons,
         "bundle_version": bundle_version,
     }
-    requests = _each("similar_batch", "entity", items, similar_request, common)
+    requests = _each("entity", items, similar_request, common)
 
     def send(part: Sequence[Any]) -> Call[Batch]:
         return call(
@@ -82,7 +84,8 @@ def similar_batch(
             request_id,
         )
 
-    return _split(list(cut(requests, MOST_REQUESTS, _asked)), send, Batch, errors)
+    empty = "items is empty: give similar_batch() at least one"
+    return _split(requests, MOST_REQUESTS, send, Batch, errors, empty, _asked)
 
 
 def recommend_batch(
@@ -126,7 +129,7 @@ def recommend_batch(
         "reasons": reasons,
         "bundle_version": bundle_version,
     }
-    requests = _each("recommend_batch", "user", items, recommend_request, common)
+    requests = _each("user", items, recommend_request, common)
 
     def send(part: Sequence[Any]) -> Call[Batch]:
         return call(
@@ -138,7 +141,8 @@ def recommend_batch(
             request_id,
         )
 
-    return _split(list(cut(requests, MOST_REQUESTS, _asked)), send, Batch, errors)
+    empty = "items is empty: give recommend_batch() at least one"
+    return _split(requests, MOST_REQUESTS, send, Batch, errors, empty, _asked)
 
 
 def score_pairs(
@@ -169,17 +173,18 @@ def score_pairs(
         timeout: Seconds the whole may take; None: the client's.
         request_id: What logs shall call this call and all its parts; None: a fresh one.
     """
-    messages = []
-    for place, pair in enumerate(_pairs(pairs)):
-        if isinstance(pair, str | bytes) or not isinstance(pair, Sequence) or len(pair) != 2:
-            raise TypeError(f"pairs[{place}]: a pair is (source, target), not {pair!r}")
-        try:
-            source, target = ref("source", pair[0], source_type), ref("target", pair[1], target_type)
-        except (TypeError, ValueError) as error:
-            raise error.__class__(f"pairs[{place}]: {error}") from None
-        messages.append(retrieval.NodePair(source=source, target=target))
-    if not messages:
-        raise ValueError("pairs is empty: give at least one (source, target)")
+
+    def messages() -> Iterator[retrieval.NodePair]:
+        for place, pair in enumerate(rows):
+            if isinstance(pair, str | bytes) or not isinstance(pair, Sequence) or len(pair) != 2:
+                raise TypeError(f"pairs[{place}]: a pair is (source, target), not {pair!r}")
+            try:
+                source, target = ref("source", pair[0], source_type), ref("target", pair[1], target_type)
+            except (TypeError, ValueError) as error:
+                raise placed("pairs", place, error) from None
+            yield retrieval.NodePair(source=source, target=target)
+
+    rows = _pairs(pairs)
     ranked_by = score_value(score)
     around = None if context is None else context_message(context, None)
     version = text("bundle_version", bundle_version)
@@ -194,25 +199,43 @@ def score_pairs(
             request_id,
         )
 
-    return _split(list(cut(messages, MOST_PAIRS)), send, Scores, errors)
+    empty = "pairs is empty: give at least one (source, target)"
+    return _split(messages(), MOST_PAIRS, send, Scores, errors, empty)
 
 
-def _split(parts: Sequence[Sequence[Any]], send: Callable[[Any], Call[Any]], kind: Any, errors: Errors) -> Split[Any]:
+def _split(
+    messages: Iterable[M],
+    most: int,
+    send: Callable[[Any], Call[Any]],
+    kind: Any,
+    errors: Errors,
+    empty: str,
+    results: Callable[[M], int] = lambda _: 1,
+) -> Split[Any]:
     whole = raising(errors)
-    calls = [strict(send(part)) if whole else send(part) for part in parts]
-    sizes = [len(part) for part in parts]
 
-    def join(outcomes: Sequence[Any]) -> Any:
+    def join(outcomes: Sequence[Any], sizes: Sequence[int]) -> Any:
         for outcome in outcomes if whole else ():
             if isinstance(outcome, Exception):
                 raise outcome
         return joined(outcomes, sizes, kind)
 
-    return Split(calls, join, whole)
+    def sent(part: list[M]) -> Call[Any]:
+        return strict(send(part)) if whole else send(part)
+
+    return split(messages, most, sent, join, whole=whole, results=results, empty=empty)
 
 
-def _is_numbers(item: Any) -> bool:
-    return isinstance(item, list) and bool(item) and isinstance(item[0], float)
+def _is_numbers(item: Any, alone: bool) -> bool:
+    """True for a vector; ``alone``: whole numbers cannot be ids of events."""
+    if isinstance(item, array):
+        return True
+    if not isinstance(item, list | tuple) or not item:
+        return False
+    values = [plain(value) for value in item]
+    if not all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
+        return False
+    return alone or any(isinstance(value, float) for value in values)
 
 
 def _asked(request: Any) -> int:
@@ -227,24 +250,34 @@ def _pairs(pairs: Any) -> Iterable[Any]:
     return pairs.iter_rows() if hasattr(pairs, "iter_rows") else (tuple(row) for row in pairs.itertuples(index=False))
 
 
-def _each(name: str, query: str, items: Any, build: Callable[..., M], common: Mapping[str, Any]) -> list[M]:
+def _each(query: str, items: Any, build: Callable[..., M], common: Mapping[str, Any]) -> Iterator[M]:
     """The requests of a batch; what an item says itself goes before what is common to all."""
-    requests = []
-    for place, item in enumerate(rows_of(items) if is_frame(items) else many("items", items)):
-        if isinstance(item, Mapping):
-            own = dict(item)
-        elif isinstance(item, Described):
-            own = {"described": item}
-        elif isinstance(item, Vector) or is_row(item) or _is_numbers(item):
-            own = {"vector": item}
-        elif isinstance(item, list):
-            raise TypeError(f"items[{place}]: of a list it cannot be told what it is: write {{'events': [...]}}, say")
-        else:
-            own = {query: item}
-        try:
-            requests.append(build(**{**common, **own}))
-        except (TypeError, ValueError) as error:
-            raise error.__class__(f"items[{place}]: {error}") from None
-    if not requests:
-        raise ValueError(f"items is empty: give {name}() at least one")
-    return requests
+    framed = is_frame(items)
+    rows = rows_of(items) if framed else many("items", items)
+
+    def requests() -> Iterator[M]:
+        for place, item in enumerate(rows):
+            if isinstance(item, Mapping):
+                own = {name: _whole(name, value) for name, value in item.items()} if framed else dict(item)
+            elif isinstance(item, Described):
+                own = {"described": item}
+            elif isinstance(item, Vector) or is_row(item) or _is_numbers(item, alone=query == "entity"):
+                own = {"vector": item}
+            elif isinstance(item, list):
+                raise TypeError(
+                    f"items[{place}]: of a list it cannot be told what it is: write {{'events': [...]}}, say"
+                )
+            else:
+                own = {query: item}
+            try:
+                yield build(**{**common, **own})
+            except (TypeError, ValueError) as error:
+                raise placed("items", place, error) from None
+
+    return requests()
+
+
+def _whole(name: str, value: Any) -> Any:
+    # A gap makes floats of pandas' column of whole numbers.
+    counted = name in ("top_k", "reasons") and isinstance(value, float) and value.is_integer()
+    return int(value) if counted else value

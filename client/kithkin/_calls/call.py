@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -46,21 +46,14 @@ class Call(Generic[A]):
 class Split(Generic[A]):
     """A call too large for one request: its parts, a few of them sent at once, all under one deadline."""
 
-    parts: Sequence[Call[Any]]
+    first: Call[Any]
+    """Its ``timeout`` and ``request_id`` are the caller's, of all parts together."""
+    rest: Iterator[Call[Any]]
+    """The parts after the first, each made when it is about to be sent: a call may hold more than fits in memory."""
     join: Callable[[Sequence[Any]], A]
     """The answer, from the answer or the error of every part in their order; raises what the caller shall see."""
     whole: bool
     """The first part that fails ends the call, and what has not been sent is not sent."""
-
-    @property
-    def timeout(self) -> float | None:
-        """The caller's deadline, of all parts together."""
-        return self.parts[0].timeout
-
-    @property
-    def request_id(self) -> str | None:
-        """The caller's request id, of all parts."""
-        return self.parts[0].request_id
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
+
+from google.protobuf.message import Message
 
 from kithkin import _responses
 from kithkin._calls.call import Call, Pages, Split, call
-from kithkin._calls.parts import MOST_REQUESTS, cut, joined_of_one_bundle
+from kithkin._calls.parts import MOST_REQUESTS, joined_of_one_bundle, placed, split
 from kithkin._filter_message import filter_message
 from kithkin._requests import count, described_entity, event, is_row, many, ref, text
 from kithkin.filters import Filter
 from kithkin.queries import Described, Entity, Event
 from kithkin.types import Explanation, Node, Nodes, Page, Vectors
 from kithkin.v1 import retrieval_service_pb2 as retrieval
+
+M = TypeVar("M", bound=Message)
 
 
 def embed(
@@ -38,16 +42,20 @@ def embed(
         timeout: Seconds the whole may take; None: the client's.
         request_id: What logs shall call this call and all its parts; None: a fresh one.
     """
-    messages = []
-    for item in many("items", items):
-        message = retrieval.EmbedEntityItem()
-        if isinstance(item, Described | Mapping):
-            message.described.CopyFrom(described_entity(item, type))
-        else:
-            message.entity.CopyFrom(ref("items", item, type))
-        messages.append(message)
-    if not messages:
-        raise ValueError("items is empty: give at least one entity to embed")
+
+    def messages() -> Iterator[retrieval.EmbedEntityItem]:
+        for place, item in enumerate(rows):
+            message = retrieval.EmbedEntityItem()
+            try:
+                if isinstance(item, Described | Mapping):
+                    message.described.CopyFrom(described_entity(item, type))
+                else:
+                    message.entity.CopyFrom(ref("item", item, type))
+            except (TypeError, ValueError) as error:
+                raise placed("items", place, error) from None
+            yield message
+
+    rows = many("items", items)
     space, version = text("space", space), text("bundle_version", bundle_version)
 
     def send(part: Sequence[Any]) -> Call[Vectors]:
@@ -60,7 +68,7 @@ def embed(
             request_id,
         )
 
-    return _vectors(messages, send)
+    return _vectors(messages(), send, "items is empty: give at least one entity to embed")
 
 
 def embed_users(
@@ -85,19 +93,23 @@ def embed_users(
         timeout: Seconds the whole may take; None: the client's.
         request_id: What logs shall call this call and all its parts; None: a fresh one.
     """
-    messages = []
-    for place, item in enumerate(many("items", items)):
-        message = retrieval.EmbedUserItem()
-        # A tuple names a node, ("User", "u1"); events come as a list.
-        if isinstance(item, list) or is_row(item):
-            message.events.events.extend(event(each, event_type) for each in item)
-            if not message.events.events:
-                raise ValueError(f"items[{place}]: no events; give at least one thing the user did, oldest first")
-        else:
-            message.user.CopyFrom(ref("items", item, type))
-        messages.append(message)
-    if not messages:
-        raise ValueError("items is empty: give at least one user to embed")
+
+    def messages() -> Iterator[retrieval.EmbedUserItem]:
+        for place, item in enumerate(rows):
+            message = retrieval.EmbedUserItem()
+            try:
+                # A tuple names a node, ("User", "u1"); events come as a list.
+                if isinstance(item, list) or is_row(item):
+                    message.events.events.extend(event(each, event_type) for each in item)
+                    if not message.events.events:
+                        raise ValueError("no events; give at least one thing the user did, oldest first")
+                else:
+                    message.user.CopyFrom(ref("item", item, type))
+            except (TypeError, ValueError) as error:
+                raise placed("items", place, error) from None
+            yield message
+
+    rows = many("items", items)
     version = text("bundle_version", bundle_version)
 
     def send(part: Sequence[Any]) -> Call[Vectors]:
@@ -110,7 +122,7 @@ def embed_users(
             request_id,
         )
 
-    return _vectors(messages, send)
+    return _vectors(messages(), send, "items is empty: give at least one user to embed")
 
 
 def explain(
@@ -247,11 +259,8 @@ def list_entities(
     return Pages(page(""), page)
 
 
-def _vectors(messages: Iterable[Any], send: Callable[[Any], Call[Vectors]]) -> Split[Vectors]:
-    parts = list(cut(messages, MOST_REQUESTS))
-    sizes = [len(part) for part in parts]
-    return Split(
-        [send(part) for part in parts],
-        lambda outcomes: joined_of_one_bundle(outcomes, sizes, Vectors),
-        whole=True,
-    )
+def _vectors(messages: Iterable[M], send: Callable[[Any], Call[Vectors]], empty: str) -> Split[Vectors]:
+    def join(outcomes: Sequence[Any], sizes: Sequence[int]) -> Vectors:
+        return joined_of_one_bundle(outcomes, sizes, Vectors)
+
+    return split(messages, MOST_REQUESTS, send, join, whole=True, empty=empty)

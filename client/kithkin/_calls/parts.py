@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeVar
 
 from google.protobuf.message import Message
 
-from kithkin._calls.call import Call
+from kithkin._calls.call import Call, Split
 from kithkin.errors import HINT_OF_REASON, Aborted, Internal, KithkinError
 from kithkin.types import Answer, ResponseInfo
 
@@ -42,6 +42,40 @@ def cut(items: Iterable[M], most: int, results: Callable[[M], int] = lambda _: 1
         asked += own_asked
     if part:
         yield part
+
+
+def split(
+    messages: Iterable[M],
+    most: int,
+    send: Callable[[list[M]], Call[Any]],
+    join: Callable[[Sequence[Any], Sequence[int]], T],
+    *,
+    whole: bool,
+    results: Callable[[M], int] = lambda _: 1,
+    empty: str,
+) -> Split[T]:
+    """A call of these requests, made as they are sent; the first part is made at once.
+
+    ``join`` takes what came of every part and how many each holds. Raises ValueError(empty) where there is no request.
+    """
+    sizes: list[int] = []
+
+    def calls() -> Iterator[Call[Any]]:
+        for part in cut(messages, most, results):
+            sizes.append(len(part))
+            yield send(part)
+
+    made = calls()
+    first = next(made, None)
+    if first is None:
+        raise ValueError(empty)
+    return Split(first, made, lambda outcomes: join(outcomes, sizes), whole)
+
+
+def placed(name: str, place: int, error: TypeError | ValueError) -> TypeError | ValueError:
+    """The error of one item of a list, saying which."""
+    # Not error.__class__: a UnicodeEncodeError is a ValueError and takes other arguments.
+    return (TypeError if isinstance(error, TypeError) else ValueError)(f"{name}[{place}]: {error}")
 
 
 def raising(errors: Errors) -> bool:

@@ -21,6 +21,7 @@ from kithkin.types.status import Activation as Activation
 from kithkin.types.status import Bundles as Bundles
 from kithkin.types.status import BundleStatus as BundleStatus
 from kithkin.types.status import BundleSummary as BundleSummary
+from kithkin.types.status import DeltaStatus as DeltaStatus
 from kithkin.types.status import Health as Health
 from kithkin.types.status import IndexStatus as IndexStatus
 from kithkin.types.status import Metric as Metric

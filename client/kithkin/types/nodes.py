@@ -49,6 +49,9 @@ class Reason:
     relations: tuple[str, ...]
     contribution: float
     text: str
+    score_part: float | None = None
+    """How much of the pair's score hangs on this evidence, in the score's units; only in an explanation, and only where
+    the bundle's encoder can tell."""
 
     def __repr__(self) -> str:
         return f"<Reason {self.contribution:.0%} {self.text!r}>"

@@ -47,6 +47,20 @@ class BundleStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class DeltaStatus:
+    """What changed in the store since the bundle was published, and is answered with."""
+
+    fresh: int
+    """Nodes that the bundle does not have."""
+    changed: int
+    """Nodes of the bundle that differ by now."""
+    deleted: int
+    """Nodes of the bundle that are gone."""
+    lag: timedelta | None
+    """Time since everything in the store was last in the delta; None: it never was."""
+
+
+@dataclass(frozen=True, slots=True)
 class Status:
     """What a server has loaded."""
 
@@ -63,6 +77,8 @@ class Status:
     """Workers that answer from the same bundle as the one that answered this call."""
     beside: tuple[str, ...] = ()
     """Further bundles that requests may name."""
+    delta: DeltaStatus | None = None
+    """None: the store is not followed."""
 
 
 @dataclass(frozen=True, slots=True)
