@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -59,3 +60,13 @@ def clean_neo4j(neo4j_server: Neo4jServer, monkeypatch: pytest.MonkeyPatch) -> N
         for record in driver.execute_query("SHOW INDEXES YIELD name, type WHERE type <> 'LOOKUP' RETURN name").records:
             driver.execute_query(f"DROP INDEX `{record['name']}`")
     return neo4j_server
+
+
+@pytest.fixture(autouse=True)
+def _log_as_before() -> Iterator[None]:
+    """A test that sets the server's log up leaves it so to no other: pytest listens to such a logger in another way."""
+    yield
+    logger = logging.getLogger("kithkin.server")
+    logger.handlers.clear()
+    logger.setLevel(logging.NOTSET)
+    logger.propagate = True
