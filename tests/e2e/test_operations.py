@@ -163,6 +163,8 @@ def test_keys_without_tls_do_not_start(project: Path, keys: dict[str, str]) -> N
     (plain / "kithkin.toml").write_text(text)
     (plain / "keys").write_text((project / "keys").read_text())
     (plain / ".kithkin" / "models").mkdir(parents=True)
-    ended = kithkin("serve", "--port", "0", *_settings(metrics_port=0, workers=1), folder=plain, code=7)
+    # Another administration's port: the project's own may still be held by the server of the test before.
+    settings = _settings(metrics_port=0, workers=1, admin_port=free_port())
+    ended = kithkin("serve", "--port", "0", *settings, folder=plain, code=7)
     assert "without TLS" in ended.err
     assert "--insecure" in ended.err

@@ -184,7 +184,7 @@ def test_close_while_many_threads_begin_calls(bundle: Path) -> None:
 def test_an_interrupt_ends_a_batch(held: Held, bundle: Path, where: str) -> None:
     # In a process of its own: the interrupt is to meet no other test.
     code = """
-        import asyncio, sys, threading
+        import asyncio, sys, threading, time
         from kithkin import Client
         where, target, bundle = sys.argv[1:]
         if where == "local":
@@ -200,6 +200,9 @@ def test_an_interrupt_ends_a_batch(held: Held, bundle: Path, where: str) -> None
         except KeyboardInterrupt:
             left = [thread for thread in threading.enumerate() if thread.name.startswith("kithkin-part")]
             for thread in left:
+                # The interrupt may come between a thread's making and its start.
+                while "initial" in repr(thread):
+                    time.sleep(0.01)
                 thread.join(60)
             alive = sum(thread.is_alive() for thread in left)
             client.close()
