@@ -35,7 +35,7 @@ def drive(
     method: str,
     message: bytes,
     *,
-    seconds: float,
+    seconds: int,
     connections: int = 4,
     streams: int = 8,
     per_second: float | None = None,

@@ -19,6 +19,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -74,7 +75,9 @@ def workers(folder: Path, count: int) -> Iterator[int]:
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
             assert process.stdout is not None
             try:
-                process.stdout.readline()
+                # It tells that it serves before the file is there.
+                while not port_file.exists() and process.poll() is None:
+                    time.sleep(0.05)
                 yield int(port_file.read_text())
             finally:
                 process.terminate()
@@ -101,7 +104,7 @@ def check(port: int, entities: int, *, bare_port: int | None = None) -> None:
         raise RuntimeError(f"the handler by hand answers {len(theirs)} results, {len(ours & theirs)} of them ours")
 
 
-def single(folder: Path, entities: int, seconds: float, rounds: int) -> dict[str, Any]:
+def single(folder: Path, entities: int, seconds: int, rounds: int) -> dict[str, Any]:
     """Calls a second of the three, and the time of a call at half of the load."""
     message = request(entities).SerializeToString()
     with one_process(folder) as (port, bare_port):
@@ -147,7 +150,7 @@ def single(folder: Path, entities: int, seconds: float, rounds: int) -> dict[str
     }
 
 
-def several(folder: Path, entities: int, seconds: float, rounds: int, count: int) -> dict[str, Any]:
+def several(folder: Path, entities: int, seconds: int, rounds: int, count: int) -> dict[str, Any]:
     """Calls a second of so many workers."""
     message = request(entities).SerializeToString()
     with workers(folder, count) as port:
@@ -165,7 +168,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--entities", type=int, default=100_000)
     parser.add_argument("--dimension", type=int, default=64)
-    parser.add_argument("--seconds", type=float, default=5.0)
+    parser.add_argument("--seconds", type=int, default=5)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--again", action="store_true", help="measure rows that are there already, too")
     chosen = parser.parse_args()
