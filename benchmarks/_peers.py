@@ -95,8 +95,7 @@ def kithkin_ask(address: str, _effort: int) -> Iterator[Ask]:
     with Client(address, api_key=KEY) as client:
 
         def ask(vector: Vectors, k: int) -> list[str]:
-            found = client.search_similar_entities(vector=vector, target_type="Item", top_k=k)
-            return [each.node.id for each in found]
+            return [each.id for each in client.similar(vector=vector, target_type="Item", top_k=k)]
 
         yield ask
 
