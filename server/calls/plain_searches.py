@@ -1,7 +1,7 @@
 """The most frequent item of a batch, an entity and a number of results, answered many at a time.
 
-What a general search decides for each request is decided here once for all of a kind: the same answers, in a quarter
-of the time. Whatever else a request asks for takes the general way.
+What a general search decides for each request is decided here once for all of a kind: the same answers, in less
+time. Whatever else a request asks for takes the general way.
 """
 
 from __future__ import annotations
