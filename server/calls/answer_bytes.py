@@ -1,7 +1,7 @@
 """Answers of searches as the bytes that gRPC sends, without building messages that would only be taken apart again.
 
 A message's bytes are those of its fields one after the other, so an answer is put together from what each node's part
-was encoded to once, its score, and ``info``: for twenty results a sixth of the time that messages take.
+was encoded to once, its score, and ``info``.
 """
 
 from __future__ import annotations
