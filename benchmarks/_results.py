@@ -23,6 +23,8 @@ class Results:
     def __init__(self, name: str, *, again: bool = False, folder: Path = FOLDER) -> None:
         self.path = folder / f"{name}.json"
         self.again = again
+        # Asked at the start: the tree may go on while a long benchmark runs.
+        self.commit = _commit()
         self.rows: list[dict[str, Any]] = json.loads(self.path.read_text()) if self.path.exists() else []
 
     def row(self, settings: Mapping[str, Any], measure: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
@@ -32,7 +34,7 @@ class Results:
         if kept is not None and not self.again:
             return dict(kept["figures"])
         figures = json.loads(json.dumps(measure()))
-        row = {"settings": wanted, "figures": figures, "commit": _commit(), "machine": _machine()}
+        row = {"settings": wanted, "figures": figures, "commit": self.commit, "machine": _machine()}
         self.rows = [each for each in self.rows if each["settings"] != wanted] + [row]
         self.path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = self.path.with_suffix(".part")
@@ -42,12 +44,12 @@ class Results:
 
 
 def _commit() -> str:
-    """The commit the tree stands on; a plus where files differ from it."""
+    """The commit the tree stands on; a plus where files differ from it, other than these figures."""
     folder = Path(__file__).parent
     head = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False, cwd=folder
     )
-    changed = subprocess.run(["git", "diff", "--quiet", "HEAD", "--", ".."], check=False, cwd=folder).returncode
+    changed = subprocess.run(["git", "diff", "--quiet", "HEAD", "--", "..", ":!results"], check=False, cwd=folder).returncode
     return head.stdout.strip() + ("+" if changed else "")
 
 
