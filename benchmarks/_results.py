@@ -49,7 +49,9 @@ def _commit() -> str:
     head = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False, cwd=folder
     )
-    changed = subprocess.run(["git", "diff", "--quiet", "HEAD", "--", "..", ":!results"], check=False, cwd=folder).returncode
+    changed = subprocess.run(
+        ["git", "diff", "--quiet", "HEAD", "--", "..", ":!results"], check=False, cwd=folder
+    ).returncode
     return head.stdout.strip() + ("+" if changed else "")
 
 
