@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks._results import Results
-from graph_store.co_engagement import compute_edges
+from graph_store.co_engagement.engines import compute_edges
 from graph_store.schema import CoEngagement
 
 _HEAVY = 100_000

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from graph_store.co_engagement import derive
+from graph_store.co_engagement import derive, engines
 from graph_store.project import Project, load_project
 from graph_store.schema import CoEngagement, Triple
 from graph_store.store import Written
@@ -179,6 +179,31 @@ def test_edges_are_the_ones_counted_by_hand(tmp_path: Path, weight: str, limits:
         assert found == expected
     assert derive(project, store)[CO_SAW] == Written(unchanged=len(expected))
     assert list(project.work.iterdir()) == []
+
+
+def test_pairs_counted_a_part_at_a_time_give_the_same_edges(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    random.seed(4)
+    events = [(random.choice("uvwxyz"), random.choice("abcdefghij"), 1.0, random.randrange(9)) for _ in range(80)]
+    parts: list[int] = []
+    counting = engines.expression.pairs_expression
+
+    def noted(kept: Any, settings: CoEngagement, *, part: int = 0, parts: int = 1, told: list[int] = parts) -> Any:
+        told.append(parts)
+        return counting(kept, settings, part=part, parts=parts)
+
+    monkeypatch.setattr(engines.expression, "pairs_expression", noted)
+    found = []
+    for number, together in enumerate((engines._PAIRS, 20)):
+        monkeypatch.setattr(engines, "_PAIRS", together)
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        project = project_of(folder, 'weight = "npmi", min_support = 1')
+        store = store_of(project, events)
+        derive(project, store)
+        found.append(edges_of(store))
+    assert parts[0] == 1
+    assert len(parts) > 4
+    assert found[0] == found[1] != {}
 
 
 def test_an_edge_is_in_the_list_of_its_own_side_only(tmp_path: Path) -> None:
