@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
-import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -57,7 +56,7 @@ def hnswlib(vectors: Vectors) -> Iterator[tuple[str, Search]]:
 
     index = library.Index(space="ip", dim=vectors.shape[1])
     index.init_index(max_elements=len(vectors), M=16, ef_construction=200)
-    index.add_items(vectors, num_threads=os.cpu_count() or 1)
+    index.add_items(vectors, num_threads=1)
     index.set_num_threads(1)
     for effort in (10, 20, 40, 80, 160, 320):
         index.set_ef(effort)

@@ -11,12 +11,14 @@ from server.errors import DeadlinePassed
 class Deadline:
     """A moment by which the answer must be there (None: no limit), and the stages that the call went through."""
 
+    __slots__ = ("_end", "_since", "_stage", "stages", "started")
+
     def __init__(self, seconds: float | None = None) -> None:
-        self.started = time.perf_counter()
-        self._end = None if seconds is None else self.started + seconds
+        self.started = now = time.perf_counter()
+        self._end = None if seconds is None else now + seconds
         self.stages: dict[str, float] = {}
         """Seconds spent in each stage that has ended."""
-        self._stage, self._since = "wait", self.started
+        self._stage, self._since = "wait", now
 
     @property
     def spent(self) -> float:
@@ -31,7 +33,8 @@ class Deadline:
     def enter(self, stage: str) -> None:
         """Count the time from here on as the stage's."""
         now = time.perf_counter()
-        self.stages[self._stage] = self.stages.get(self._stage, 0.0) + now - self._since
+        last, stages = self._stage, self.stages
+        stages[last] = now - self._since + stages[last] if last in stages else now - self._since
         self._stage, self._since = stage, now
 
     def check(self, stage: str) -> None:

@@ -160,7 +160,7 @@ class NoScorer(CallError):
 
 
 class Overloaded(CallError):
-    """As many calls are in work or waiting as may be."""
+    """As many calls are in work or waiting as may be, or as can be answered before this one's deadline."""
 
 
 class UnauthenticatedCaller(CallError):

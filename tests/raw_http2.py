@@ -7,7 +7,7 @@ import struct
 import time
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY = 0, 1, 3, 4, 6, 7
+DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY, CONTINUATION = 0, 1, 3, 4, 6, 7, 9
 _END_STREAM, _END_HEADERS, _ACK = 1, 4, 1
 _MAX_CONCURRENT_STREAMS, _INITIAL_WINDOW_SIZE = 3, 4
 
@@ -26,6 +26,13 @@ class RawClient:
 
     def call(self, method: str, message: bytes | None, **metadata: str) -> int:
         """Open a stream; None: send no message, and leave it open. Returns its number."""
+        stream = self.head(method, **metadata)
+        if message is not None:
+            self.send(DATA, _END_STREAM, stream, struct.pack(">BI", 0, len(message)) + message)
+        return stream
+
+    def head(self, method: str, *, whole: bool = True, **metadata: str) -> int:
+        """Open a stream by its headers, or by the first part of them. Returns its number."""
         self._stream += 2
         headers = {
             ":method": "POST",
@@ -36,12 +43,13 @@ class RawClient:
             "content-type": "application/grpc",
             **metadata,
         }
-        block = b"".join(b"\x00" + _text(name) + _text(value) for name, value in headers.items())
-        self._socket.sendall(_frame(HEADERS, _END_HEADERS, self._stream, block))
-        if message is not None:
-            body = struct.pack(">BI", 0, len(message)) + message
-            self._socket.sendall(_frame(DATA, _END_STREAM, self._stream, body))
+        block = b"".join(header(name, value) for name, value in headers.items())
+        self.send(HEADERS, _END_HEADERS if whole else 0, self._stream, block)
         return self._stream
+
+    def send(self, kind: int, flags: int, stream: int, payload: bytes) -> None:
+        """Send a frame. Raises ConnectionError where the server has had enough."""
+        self._socket.sendall(_frame(kind, flags, stream, payload))
 
     def ping(self, times: int) -> None:
         self._socket.sendall(_frame(PING, 0, 0, bytes(8)) * times)
@@ -83,6 +91,11 @@ class RawClient:
 
 def _frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
     return len(payload).to_bytes(3, "big") + struct.pack(">BBI", kind, flags, stream) + payload
+
+
+def header(name: str, value: str) -> bytes:
+    """A header that the table is not to remember (RFC 7541, 6.2.2)."""
+    return b"\x00" + _text(name) + _text(value)
 
 
 def _text(text: str) -> bytes:

@@ -6,20 +6,25 @@ was encoded to once, its score, and ``info``.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
-from itertools import chain
+from itertools import pairwise
 from typing import Any, Generic, TypeVar
 
+import numpy as np
 from google.protobuf.message import Message
 from google.rpc import status_pb2
+from numpy.typing import NDArray
 
 from kithkin.v1 import retrieval_service_pb2 as pb
 from kithkin.v1 import types_pb2
-from server.index.vector_index import Vectors
+from model_store.compiled import compiled
+from server.index.vector_index import Rows, Vectors
 
 M = TypeVar("M", bound=Message)
 
-_MOST_PARTS = 100_000
+_FIRST_BYTES, _MOST_BYTES = 1 << 16, 64 << 20
+"""Room for the parts of a type's nodes: at first, and at most."""
 
 
 def _tag(message: type[Message], field: str, wire_type: int) -> bytes:
@@ -36,22 +41,89 @@ _INFO = _tag(pb.SearchSimilarEntitiesResponse, "info", _LENGTH)
 _ITEMS = _tag(pb.BatchSearchSimilarEntitiesResponse, "items", _LENGTH)
 _RESPONSE = _tag(pb.BatchSearchSimilarEntitiesItem, "response", _LENGTH)
 _ERROR = _tag(pb.BatchSearchSimilarEntitiesItem, "error", _LENGTH)
+_ITEMS_BYTE, _RESPONSE_BYTE = _ITEMS[0], _RESPONSE[0]
+_HEADS = 22
+"""Bytes of an item's two tags and lengths at most."""
 
 
-class Parts(dict[int, bytes]):
-    """A node's part of a result, all but the four bytes of its score, by row; encoded when first asked for."""
+class Parts:
+    """What answers show of the nodes of a type, encoded when first asked for and laid into answers by compiled code.
 
-    def __init__(self, node: Callable[[int], types_pb2.Node]) -> None:
-        super().__init__()
+    A node's part is a result of a search, all but the four bytes of its score. Threads may share it.
+    """
+
+    def __init__(self, node: Callable[[int], types_pb2.Node], count: int) -> None:
+        """``count``: the nodes of the type."""
         self._node = node
+        self._lock = threading.Lock()
+        self._starts, self._lengths = np.full(count, -1, np.int64), np.zeros(count, np.int64)
+        self._kept, self._used = np.empty(_FIRST_BYTES, np.uint8), 0
 
-    def __missing__(self, row: int) -> bytes:
+    def prepare(self) -> None:
+        """Compile what lays answers out, if no process before did."""
+        rows, scores = np.empty((1, 0), np.int64), np.empty((1, 0), np.float32)
+        self.results(rows[0], scores[0])
+        self.items(rows, scores, np.zeros(1, np.int64), [b""])
+
+    def results(self, rows: Rows, scores: Vectors) -> bytes:
+        """Nodes ``[N]`` with their scores ``[N]`` as the field ``results``."""
+        with self._lock:
+            size = self._known(rows)
+            found = np.empty(size + 4 * len(rows), np.uint8)
+            _lay_results(self._starts, self._lengths, self._kept, rows, _bytes_of(scores), found, 0)
+        return found.tobytes()
+
+    def items(self, rows: Rows, scores: Vectors, counts: Rows, infos: Sequence[bytes]) -> list[bytes]:
+        """Answers to the queries of a batch as its field ``items``, each with its encoded ``info``.
+
+        ``rows`` and ``scores`` are ``[B, k]``, of which the first ``counts [B]`` are results.
+        """
+        tails = {each: b"".join((_INFO, length(len(each)), each)) for each in dict.fromkeys(infos)}
+        tail = [tails[each] for each in infos]
+        ends = np.cumsum([len(each) for each in tail])
+        tail_bytes = np.frombuffer(b"".join(tail), np.uint8)
+        with self._lock:
+            size = self._known(rows[np.arange(rows.shape[1]) < counts[:, None]])
+            found = np.empty(size + 4 * rows.size + len(tail_bytes) + _HEADS * len(rows), np.uint8)
+            places = np.empty(len(rows) + 1, np.int64)
+            _lay_items(
+                self._starts,
+                self._lengths,
+                self._kept,
+                rows,
+                _bytes_of(scores),
+                counts,
+                tail_bytes,
+                ends,
+                found,
+                places,
+            )
+        body, cuts = found.tobytes(), places.tolist()
+        return [body[start:end] for start, end in pairwise(cuts)]
+
+    def _known(self, rows: Rows) -> int:
+        """Have the parts of these rows at hand, and tell how many bytes they are together."""
+        missing = rows[self._starts[rows] < 0]
+        if len(missing):
+            new = [(row, self._encoded(row)) for row in dict.fromkeys(missing.tolist())]
+            size = sum(len(part) for _, part in new)
+            if self._used + size > _MOST_BYTES and self._used:
+                # Rather all anew than a book of what was asked last.
+                self._starts.fill(-1)
+                self._used = 0
+                return self._known(rows)
+            if self._used + size > len(self._kept):
+                self._kept = np.concatenate([self._kept[: self._used], np.empty(self._used + size, np.uint8)])
+            for row, part in new:
+                end = self._used + len(part)
+                self._kept[self._used : end] = np.frombuffer(part, np.uint8)
+                self._starts[row], self._lengths[row], self._used = self._used, len(part), end
+        return int(self._lengths[rows].sum())
+
+    def _encoded(self, row: int) -> bytes:
         body = self._node(row).SerializeToString()
         body = b"".join((_NODE, length(len(body)), body, _SCORE))
-        if len(self) >= _MOST_PARTS:
-            self.clear()
-        part = self[row] = b"".join((_RESULTS, length(len(body) + 4), body))
-        return part
+        return b"".join((_RESULTS, length(len(body) + 4), body))
 
 
 class EncodedAnswer(Generic[M]):
@@ -59,10 +131,10 @@ class EncodedAnswer(Generic[M]):
 
     __slots__ = ("_message", "_results", "_type", "info")
 
-    def __init__(self, kind: type[M], parts: Parts, rows: Sequence[int], scores: Vectors) -> None:
+    def __init__(self, kind: type[M], parts: Parts, rows: Rows, scores: Vectors) -> None:
         """``info`` is filled by the caller before the answer is sent."""
         self._type = kind
-        self._results = results_bytes(parts, rows, scores)
+        self._results = parts.results(rows, scores)
         self._message: M | None = None
         self.info = types_pb2.ResponseInfo()
 
@@ -84,11 +156,13 @@ class EncodedAnswer(Generic[M]):
         return self.message.results  # type: ignore[attr-defined]
 
 
-def results_bytes(parts: Parts, rows: Sequence[int], scores: Vectors) -> bytes:
-    """Nodes with their scores as the field ``results``."""
-    packed = scores.astype("<f4", copy=False).tobytes()
-    pieces = [packed[place : place + 4] for place in range(0, len(packed), 4)]
-    return b"".join(chain.from_iterable(zip([parts[row] for row in rows], pieces, strict=True)))
+class EncodedItem:
+    """A search's response within a batch, as the bytes of its item; the batch reads its ``info``."""
+
+    __slots__ = ("encoded", "info")
+
+    def __init__(self, encoded: bytes, info: types_pb2.ResponseInfo) -> None:
+        self.encoded, self.info = encoded, info
 
 
 class EncodedBatch:
@@ -108,6 +182,9 @@ class EncodedBatch:
         """The response's bytes."""
         found = []
         for outcome in self._outcomes:
+            if isinstance(outcome, EncodedItem):
+                found.append(outcome.encoded)
+                continue
             body = outcome.SerializeToString()
             head = (_ERROR if isinstance(outcome, status_pb2.Status) else _RESPONSE) + length(len(body))
             found += [_ITEMS, length(len(head) + len(body)), head, body]
@@ -137,3 +214,64 @@ def length(number: int) -> bytes:
         number >>= 7
     found.append(number)
     return bytes(found)
+
+
+def _bytes_of(scores: Vectors) -> NDArray[np.uint8]:
+    return np.ascontiguousarray(scores, "<f4").view(np.uint8)
+
+
+@compiled
+def _lay_results(starts: Any, lengths: Any, kept: Any, rows: Any, scores: Any, found: Any, place: int) -> int:
+    for number in range(len(rows)):
+        start, size = starts[rows[number]], lengths[rows[number]]
+        found[place : place + size] = kept[start : start + size]
+        place += size
+        found[place : place + 4] = scores[4 * number : 4 * number + 4]
+        place += 4
+    return place
+
+
+@compiled
+def _lay_length(number: int, found: Any, place: int) -> int:
+    while number >= 128:
+        found[place] = number & 127 | 128
+        number >>= 7
+        place += 1
+    found[place] = number
+    return place + 1
+
+
+@compiled
+def _lay_items(
+    starts: Any,
+    lengths: Any,
+    kept: Any,
+    rows: Any,
+    scores: Any,
+    counts: Any,
+    tails: Any,
+    ends: Any,
+    found: Any,
+    places: Any,
+) -> None:
+    place = 0
+    for item in range(len(rows)):
+        places[item] = place
+        count = counts[item]
+        start = ends[item - 1] if item else 0
+        size = ends[item] - start + 4 * count
+        for number in range(count):
+            size += lengths[rows[item, number]]
+        head = 2
+        rest = size
+        while rest >= 128:
+            rest >>= 7
+            head += 1
+        found[place] = _ITEMS_BYTE
+        place = _lay_length(size + head, found, place + 1)
+        found[place] = _RESPONSE_BYTE
+        place = _lay_length(size, found, place + 1)
+        place = _lay_results(starts, lengths, kept, rows[item, :count], scores[item], found, place)
+        found[place : place + ends[item] - start] = tails[start : ends[item]]
+        place += ends[item] - start
+    places[len(rows)] = place

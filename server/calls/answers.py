@@ -37,7 +37,7 @@ def search_answer(
     fallback: types_pb2.Fallback = types_pb2.FALLBACK_UNSPECIFIED,
 ) -> Answer[SearchResponse]:
     """The response of a search with what was found, with the reasons of each result where they are asked for."""
-    answer = EncodedAnswer(kind, model.catalogue.parts(target), found.rows.tolist(), found.scores)
+    answer = EncodedAnswer(kind, model.catalogue.parts(target), found.rows, found.scores)
     if fallback:
         answer.info.fallback = fallback
     if reasons is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from google.protobuf.message import Message
@@ -12,7 +13,7 @@ from google.rpc import status_pb2
 
 from kithkin.v1 import retrieval_service_pb2 as pb
 from server.calls.answer_bytes import EncodedBatch
-from server.calls.plain_searches import Kind, answer_plain, is_plain, read_plain
+from server.calls.plain_searches import Kind, answer_each_plain
 from server.calls.retrieval import Retrieval
 from server.calls.search import Group, Prepared, narrowed
 from server.deadline import Deadline
@@ -24,6 +25,8 @@ from server.wire.guard import Origin, refusal
 MOST_REQUESTS = 100
 _TURN_S = 0.002
 """A batch holds the event loop so long, and for a search of _TOGETHER queries, before other calls have their turn."""
+_MANY = 10
+"""Plain searches from which on a thread answers them."""
 _TOGETHER = 16
 """Queries an index is asked at once: among 100,000 vectors exact search holds the event loop for 20 ms by these."""
 
@@ -72,12 +75,14 @@ async def answer_each(
     plain: dict[Kind, list[tuple[int, int]]] = {}
     for number, request in enumerate(requests):
         await turn.passed()
-        version = request.bundle_version
         try:
-            if isinstance(request, pb.SearchSimilarEntitiesRequest) and is_plain(request):
-                kind, row = read_plain(retrieval.model, request, retrieval.max_top_k)
-                plain.setdefault(kind, []).append((number, row))
+            if (
+                isinstance(request, pb.SearchSimilarEntitiesRequest)
+                and (read := retrieval.plain.read(request)) is not None
+            ):
+                plain.setdefault(read[0], []).append((number, read[1]))
                 continue
+            version = request.bundle_version
             if version not in bundles:
                 bundles[version] = named(version)
             answering = bundles[version]
@@ -87,23 +92,19 @@ async def answer_each(
         else:
             groups.setdefault((answering.model.version, prepared.group), []).append((number, prepared))
     for kind, asked in plain.items():
-        for start in range(0, len(asked), _TOGETHER):
-            chosen = asked[start : start + _TOGETHER]
-            try:
-                rows = [row for _, row in chosen]
-                answered = answer_plain(
-                    retrieval.model,
-                    kind,
-                    rows,
-                    deadline,
-                    lambda place, error, chosen=chosen: refuse(chosen[place][0], error),  # type: ignore[misc]
-                )
-            except Exception as error:
-                for number, _ in chosen:
-                    refuse(number, error)
-                continue
-            outcomes.update((chosen[place][0], answer) for place, answer in answered.items())
-            await turn.passed()
+
+        def refuse_one(place: int, error: Exception, asked: list[tuple[int, int]] = asked) -> None:
+            refuse(asked[place][0], error)
+
+        work = partial(answer_each_plain, retrieval.model, kind, [row for _, row in asked], deadline, refuse_one)
+        try:
+            # Handing a few over to a thread takes longer than answering them.
+            answered = work() if len(asked) < _MANY else await apart(work)
+        except Exception as error:
+            for number, _ in asked:
+                refuse(number, error)
+        else:
+            outcomes.update((asked[place][0], answer) for place, answer in answered.items())
     for (version, _), members in groups.items():
         for start in range(0, len(members), _TOGETHER):
             part = members[start : start + _TOGETHER]

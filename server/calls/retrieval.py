@@ -15,6 +15,7 @@ from kithkin.v1 import types_pb2
 from server.calls import embeddings, lookups, pairs, queries, search
 from server.calls.answers import Answer, Reasons, fill_batch_info, search_answer
 from server.calls.focal_queries import read_context, told_vector, user_vector
+from server.calls.plain_searches import PlainReader, answer_one
 from server.calls.search import Limits, Prepared
 from server.calls.vectors import encoded, stored
 from server.deadline import Deadline
@@ -35,11 +36,14 @@ class Retrieval:
     def __init__(self, model: ServedModel, settings: ServingSettings) -> None:
         self.model = model
         self._settings = settings
-        self.max_top_k = settings.max_top_k
+        self.plain = PlainReader(model, settings.max_top_k)
 
     def search_similar_entities(
         self, request: pb.SearchSimilarEntitiesRequest, deadline: Deadline
     ) -> Answer[pb.SearchSimilarEntitiesResponse]:
+        plain = self.plain.read(request)
+        if plain is not None:
+            return answer_one(self.model, *plain, deadline)
         return search.answer(self.model, self.prepare_similar(request, deadline), deadline)
 
     def retrieve_entities_for_user(
@@ -88,7 +92,7 @@ class Retrieval:
     ) -> Prepared[Answer[pb.SearchSimilarEntitiesResponse]]:
         """Read a SearchSimilarEntities."""
         k = queries.top_k(request.top_k, self._settings.max_top_k)
-        most = queries.reasons(request.reasons)
+        most = queries.reasons(request.reasons, results=k)
         own: NodeKey | None = None
         reasons: Reasons | None = None
         match request.WhichOneof("query"):
@@ -130,7 +134,7 @@ class Retrieval:
     ) -> Prepared[Answer[pb.RetrieveEntitiesForUserResponse]]:
         """Read a RetrieveEntitiesForUser."""
         k = queries.top_k(request.top_k, self._settings.max_top_k)
-        most = queries.reasons(request.reasons)
+        most = queries.reasons(request.reasons, results=k)
         target = self.model.catalogue.type_named(request.target_type, "target_type", NodeRole.ENTITY)
         exclude = queries.left_out(self.model, request.exclude, target)
         if request.fallback not in types_pb2.Fallback.values():

@@ -9,7 +9,7 @@ import numpy as np
 from server.index.planner import SearchPath, exact_path
 from server.index.rescoring import scores_of
 from server.index.selection import Selection
-from server.index.vector_index import Found, Rows, Vectors, best_first, best_of_rows, known_rows
+from server.index.vector_index import Found, FoundEach, Rows, Vectors, best_first, best_of_rows, known_rows, lists_of
 
 # Float32 sums differ by this much, relative to the largest product, by the order of summation.
 _ROUNDING = 1e-5
@@ -57,6 +57,12 @@ class ExactIndex:
             some = self._scan(queries[scanned], k, left_outs, [allowed[number] for number in scanned])
             found |= dict(zip(scanned, some, strict=True))
         return [found[number] for number in range(len(queries))]
+
+    def search_one(self, query: Vectors, k: int, exclude: Rows) -> Found:
+        return self._scan(query[None], k, [exclude], None)[0]
+
+    def search_each(self, queries: Vectors, k: int, exclude: Rows) -> FoundEach:
+        return FoundEach.of(self._scan(queries, k, lists_of(exclude), None), k)
 
     def search_rows(self, query: Vectors, k: int, exclude: Rows | None, allowed: Selection) -> Found:
         """Search over the allowed rows alone."""

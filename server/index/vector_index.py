@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -40,6 +40,57 @@ class Found:
     """Of the neural scorer."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FoundEach:
+    """What the queries of a batch found, as arrays; of one path."""
+
+    rows: Rows
+    """int64 ``[B, k]``, of which the first ``counts`` of each query are found."""
+    scores: Vectors
+    """float32 ``[B, k]``."""
+    counts: Rows
+    """int64 ``[B]``."""
+    exact: NDArray[np.bool_]
+    """``[B]``"""
+    scored: Rows
+    """int64 ``[B]``."""
+    paths: tuple[SearchPath, ...]
+    """``[B]``"""
+
+    @classmethod
+    def of(cls, found: Sequence[Found], k: int) -> FoundEach:
+        """Single results together."""
+        rows, scores = np.zeros((len(found), k), np.int64), np.zeros((len(found), k), np.float32)
+        for number, one in enumerate(found):
+            rows[number, : len(one.rows)], scores[number, : len(one.rows)] = one.rows, one.scores
+        return cls(
+            rows=rows,
+            scores=scores,
+            counts=np.array([len(one.rows) for one in found], np.int64),
+            exact=np.array([one.exact for one in found], np.bool_),
+            scored=np.array([one.scored for one in found], np.int64),
+            paths=tuple(one.path for one in found),
+        )
+
+    def replaced(self, others: Mapping[int, Found]) -> FoundEach:
+        """With other results for some of the queries."""
+        if not others:
+            return self
+        found = [others.get(number) or self.one(number) for number in range(len(self.rows))]
+        return FoundEach.of(found, self.rows.shape[1])
+
+    def one(self, number: int) -> Found:
+        """The result of one query."""
+        count = int(self.counts[number])
+        return Found(
+            rows=self.rows[number, :count],
+            scores=self.scores[number, :count],
+            exact=bool(self.exact[number]),
+            scored=int(self.scored[number]),
+            path=self.paths[number],
+        )
+
+
 class VectorIndex(Protocol):
     """The k vectors of largest inner product with a query (cosine, where both have length 1).
 
@@ -66,6 +117,19 @@ class VectorIndex(Protocol):
         (None: all). Fewer than k come back only where fewer than k are there.
         """
         ...
+
+    def search_one(self, query: Vectors, k: int, exclude: Rows) -> Found:
+        """What ``search`` finds for one query ``[dimension]``, in less time."""
+        ...
+
+    def search_each(self, queries: Vectors, k: int, exclude: Rows) -> FoundEach:
+        """What ``search`` finds, each query with one row of ``exclude [B]`` left out (-1: none), in less time."""
+        ...
+
+
+def lists_of(exclude: Rows) -> list[Rows]:
+    """Rows to leave out as ``search`` takes them, of those that ``search_each`` takes."""
+    return [exclude[number : number + (row >= 0)] for number, row in enumerate(exclude.tolist())]
 
 
 def known_rows(vectors: Vectors) -> Rows | None:

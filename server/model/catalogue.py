@@ -90,6 +90,10 @@ class Catalogue:
         Raises NodeNotFound and what ``type_named`` raises.
         """
         node_type = self.type_named(ref.type, f"{field}.type", role)
+        return NodeKey(node_type, self.row(node_type, ref, field))
+
+    def row(self, node_type: str, ref: types_pb2.NodeRef, field: str) -> int:
+        """The row of a reference whose type is known. Raises InvalidField and NodeNotFound."""
         if not ref.id:
             raise InvalidField(f"{field}.id", "is empty", hint="Give the node's key property `id`.")
         row = self._row(node_type, ref.id)
@@ -101,7 +105,7 @@ class Catalogue:
                 f"no {node_type} has the id {ref.id!r}",
                 hint="Look it up by name with GetEntity; nodes newer than the bundle come with the next one.",
             )
-        return NodeKey(node_type, row)
+        return row
 
     def named(self, name: str, node_types: tuple[str, ...]) -> list[NodeKey]:
         """Nodes of a name: exact matches, else those that differ in case only; the most engaged first, ties by id."""
@@ -122,10 +126,11 @@ class Catalogue:
             recent.put(part, found)
         return found
 
-    def prepare_names(self) -> None:
-        """Build the look-up of entity names (those of other types are built when first asked for)."""
+    def prepare(self) -> None:
+        """Build the look-up of entity names (those of other types are built when first asked for), and compile."""
         for node_type in self.entity_types:
             self._name_index(node_type)
+            self.parts(node_type).prepare()
 
     def id(self, key: NodeKey) -> str:
         return self._bundle.ids(key.type)[key.row]
@@ -136,7 +141,8 @@ class Catalogue:
     def parts(self, node_type: str) -> Parts:
         """The nodes of a type as parts of encoded answers."""
         if node_type not in self._parts:
-            self._parts[node_type] = Parts(lambda row: self._node(NodeKey(node_type, row)))
+            count = len(self._bundle.ids(node_type))
+            self._parts[node_type] = Parts(lambda row: self._node(NodeKey(node_type, row)), count)
         return self._parts[node_type]
 
     def _row(self, node_type: str, node_id: str) -> int | None:

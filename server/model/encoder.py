@@ -80,46 +80,48 @@ class OnlineEncoder:
         ]
         table = pa.concat_tables([properties] * len(own)).combine_chunks()
         edge_types = dict.fromkeys(edge_type for links in own for edge_type in links)
-        lists = {edge_type: _csr([links.get(edge_type, ()) for links in own]) for edge_type in edge_types}
-        features = self._features.apply(self.node_type, table, lists)
+        return self.encode_rows(table, {each: _csr([links.get(each, ()) for links in own]) for each in edge_types})
+
+    def encode_rows(self, properties: pa.Table, lists: Mapping[EdgeType, Csr]) -> Vectors:
+        """Vectors ``[N, dimension]`` of N nodes, ``properties`` a row each and ``lists`` in the order links count."""
+        features = self._features.apply(self.node_type, properties, lists)
         feed: dict[str, Any] = {"features": np.asarray(features, dtype=np.float32)}
         if self._space.layers:
-            most = self._space.max_neighbours or None
-            feed |= self._neighbourhoods(
-                [{edge_type: each[:most] for edge_type, each in links.items()} for links in own]
-            )
+            feed |= self._neighbourhoods(properties.num_rows, lists)
         vectors = np.asarray(
             self._session.run(["vector"], {key: value for key, value in feed.items() if key in self._inputs})[0],
             dtype=np.float32,
         )
-        if vectors.shape != (len(own), self._space.dimension):
+        if vectors.shape != (properties.num_rows, self._space.dimension):
             raise InternalError(
                 f"the encoder of {self.node_type} gave {vectors.shape[-1]} values, not {self._space.dimension}"
             )
         return vectors
 
-    def _neighbourhoods(self, variants: Sequence[Mapping[EdgeType, Sequence[Link]]]) -> dict[str, Any]:
+    def _neighbourhoods(self, count: int, lists: Mapping[EdgeType, Csr]) -> dict[str, Any]:
+        """The first ``max_neighbours`` of each list, side by side in the order of the edge types."""
+        most = self._space.max_neighbours or None
+        kept = [(number, each, lists[each]) for number, each in enumerate(self.edge_types) if each in lists]
+        taken = [np.minimum(np.diff(csr.indptr), most or len(csr.indices)) for _, _, csr in kept]
+        filled = np.sum(taken, axis=0) if taken else np.zeros(count, np.int64)
         # One empty slot where there is no neighbour: attention over no slots at all is not defined.
-        slots = (sum(len(links.get(edge_type, ())) for edge_type in self.edge_types) for links in variants)
-        shape = len(variants), max(1, max(slots))
+        shape = count, max(1, int(filled.max(initial=0)))
         edge_type_ids = np.zeros(shape, np.int64)
         weight, mask = np.zeros(shape, np.float32), np.zeros(shape, np.bool_)
         states = [
             np.zeros((*shape, self._inputs[f"states_{layer}"][2]), np.float32) for layer in range(self._space.layers)
         ]
-        for variant, links in enumerate(variants):
-            first = 0
-            for number, edge_type in enumerate(self.edge_types):
-                each = links.get(edge_type, ())
-                if not each:
-                    continue
-                here = slice(first, first + len(each))
-                edge_type_ids[variant, here], mask[variant, here] = number, True
-                weight[variant, here] = [link.weight for link in each]
-                rows = [link.row for link in each]
-                for layer, state in enumerate(states):
-                    state[variant, here] = self._bundle.states(self._space.name, layer, edge_type.neighbour_type)[rows]
-                first = here.stop
+        first = np.zeros(count, np.int64)
+        for (number, edge_type, csr), each in zip(kept, taken, strict=True):
+            row = np.repeat(np.arange(count), each)
+            place = np.arange(len(row)) - np.repeat(np.cumsum(each) - each, each)
+            slot, link = first[row] + place, csr.indptr[:-1][row] + place
+            edge_type_ids[row, slot], mask[row, slot] = number, True
+            weight[row, slot] = 1.0 if csr.weight is None else csr.weight[link]
+            for layer, state in enumerate(states):
+                published = self._bundle.states(self._space.name, layer, edge_type.neighbour_type)
+                state[row, slot] = published[csr.indices[link]]
+            first += each
         feed: dict[str, Any] = {"edge_type": edge_type_ids, "weight": weight, "mask": mask}
         return feed | {f"states_{layer}": state for layer, state in enumerate(states)}
 

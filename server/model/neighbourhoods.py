@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -66,6 +66,26 @@ class Neighbourhoods:
         for edge_types in self._engagement.values():
             for edge_type in edge_types:
                 self._users_by_entity(edge_type)
+
+    def semantic(self, node_type: str) -> Sequence[EdgeType]:
+        """The edge types of meaning of a node type, both ways."""
+        return self._semantic.get(node_type, ())
+
+    def co_engagements(self, node_type: str) -> Sequence[EdgeType]:
+        """The co-engagement edge types that start at a node type."""
+        return self._co_engagements.get(node_type, ())
+
+    def engagements_with(self, node_type: str) -> EdgeType | None:
+        """The engagement by which shared users are counted, seen from the users; None where there is none."""
+        return next(iter(self._engagement.get(node_type, ())), None)
+
+    def rarities(self, edge_type: EdgeType) -> NDArray[np.float64]:
+        """``rarity`` of every neighbour, ``[neighbours]``."""
+        return self._rarities(edge_type)
+
+    def users_of(self, edge_type: EdgeType) -> Csr | None:
+        """The users of each entity, ascending, each once; None where there are too many engagements to count."""
+        return self._users_by_entity(edge_type)
 
     def _of_node(self, key: NodeKey) -> dict[Bond, dict[int, float]]:
         """What a node is joined to by semantic relations."""

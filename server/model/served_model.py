@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from graph_store.schema import NodeRole
 from kithkin.v1 import model_service_pb2
 from model_store.bundle import Bundle
 from server.errors import InvalidField, NoScorer, NoSuchSpace, SelfTestFailed
@@ -86,7 +87,7 @@ class ServedModel:
 
     def _prepare(self) -> None:
         """Make what the first calls would wait for."""
-        self.catalogue.prepare_names()
+        self.catalogue.prepare()
         self.explainer.neighbourhoods.prepare()
         for node_type in self.catalogue.entity_types:
             self.popular(node_type)
@@ -153,7 +154,8 @@ class ServedModel:
             ) from None
 
     def has_encoder(self, space: str, node_type: str) -> bool:
-        return (space, node_type) in self._encoders
+        """Whether a node's vector can be computed anew; not a concept's, in which something of its own was learned."""
+        return (space, node_type) in self._encoders and self.catalogue.role(node_type) is not NodeRole.CONCEPT
 
     def vectors(self, space: str, node_type: str, rows: Sequence[int], field: str) -> Vectors:
         """Vectors ``[rows, dimension]`` as ``vector`` gives them, zeros where nothing is known. Raises NoSuchSpace."""
@@ -224,7 +226,9 @@ class ServedModel:
         queries = np.array(vectors[known[:: max(len(known) // _TESTED, 1)][:_TESTED]], dtype=np.float32)
         if cosine:
             queries = unit_rows(queries)
-        found = index.search(queries, 1)
+        # Both ways, which has what they compile ready before the first call.
+        each = index.search_each(queries, 1, np.full(len(queries), -1))
+        found = [index.search_one(queries[0], 1, np.empty(0, np.int64)), *map(each.one, range(1, len(queries)))]
         # Under cosine a vector finds itself (or its like); an approximate index may miss one, a broken one misses most.
         own = [scores_of(query[None], query)[0] for query in queries]
         right = [

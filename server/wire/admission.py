@@ -1,37 +1,62 @@
-"""How many calls are in work at once: a further one is refused, at once, rather than kept waiting.
+"""Who is let in: what is too much is refused at once, rather than kept waiting until nobody wants the answer.
 
-The calls are answered in the event loop, one after the other, so what waits, waits for the loop. gRPC hands the loop
-one new call a turn; those beyond lie in its core, where nobody counts them, and past a thousand it cancels them with a
-status that no client tries again (measured). Under load a call therefore lets the loop take in what has come before its
-work begins: what waits is then counted here, and what is too much is told so while its caller can still go elsewhere.
-How far that reaches depends on the processor: handing a call over takes gRPC two changes of thread.
+The calls are answered in the event loop, one after the other, so what waits, waits for the loop. What the loop has not
+taken from gRPC's core nobody counts. So once calls have worked for a while in one turn of the loop, the others wait
+here for the next, and what has come meanwhile is counted before they work. Refusing costs time too, so calls which were
+let in get a share of it: a flood that is too great even to refuse must not keep the server from answering.
+
+Of calls that take long (batches, which let others have their turn on the way) few work at a time: all together would
+end late, and each turn of the loop would be as long as a step of every one of them.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
+from collections import deque
 from collections.abc import Callable
 
 from server.errors import Overloaded
 from server.observe import log
 
-_PRESSURE = 2
-"""Open calls from which on new ones are let in first; a single one waits for nobody."""
-_EVERY_S = 0.01
-"""Time of work between two times of letting in."""
-_CHEAP_S = 0.001
-"""Time a call below which none are let in first: refusing one costs as much as answering it."""
-_QUIET_S, _QUIET_SHARE = 0.0005, 0.1
-"""Time without a new call after which gRPC is taken to have none left: so much, or that share of the time worked
-since the last letting in, if that is more. On busy processors gRPC needs a millisecond to hand a call over."""
-_SHARE = 1 / 3
-"""Of the time worked since the last letting in, so much is given to it at most: taking in a call costs gRPC and Python
-a third of a millisecond, as much as answering a cheap one, and a flood must not keep the server from working."""
-_LONGEST_S = 0.1
-"""More work than this counts as this."""
+_TURN_S = 0.001
+"""Work in one turn of the event loop after which further calls wait for the next."""
+_SHARE = 0.5
+"""Work of calls that wait, for each second that a turn went to other things: taking calls in, refusing them."""
+_LONG_S = 0.005
+"""Calls of methods that take so long on average wait for each other, and the others pass them."""
+_LONG_AT_ONCE = 3
+"""Of those so many work at a time: two may compute in threads (``server.threads``), and one beside them."""
+_MARGIN = 2.0
+"""Until its deadline a call has so many times what those before it are expected to take, or is refused."""
+_LATEST, _BEYOND = 0.1, 4.0
+"""Weight of a call's time in the mean of its method; times that mean, what it counts at most: one that was held up by
+others' work on the processor, or was the first to touch something, says little of the next."""
 _TOLD_EVERY_S = 1.0
+
+
+class Method:
+    """What is known of the calls of one method."""
+
+    __slots__ = ("mean", "working")
+
+    def __init__(self) -> None:
+        self.mean = 0.0
+        """Seconds of work a call, of the latest ones."""
+        self.working = 0
+
+
+class Entered:
+    """A call that was let in."""
+
+    __slots__ = ("began", "beside", "expected", "long", "method")
+
+    def __init__(self, method: Method) -> None:
+        self.method, self.expected, self.long = method, method.mean, method.mean >= _LONG_S
+        self.began, self.beside = 0.0, 0
+        """When its work began, and how many of its method worked then."""
 
 
 class Admission:
@@ -44,74 +69,111 @@ class Admission:
         """Calls that were let in and have not been answered."""
         self.refused = 0
         """Calls refused since the start."""
-        self._arrived = 0
-        self._open = 0
-        self._turn = asyncio.Lock()
-        self._let_in_at = clock()
-        self._answered, self._worked = 0, 0.0
-        """Calls answered since then, and seconds these took; together, where several were in work at once."""
+        self._methods: dict[str, Method] = {}
+        self._expected = {True: 0.0, False: 0.0}
+        """Seconds of work that those in work were expected to take: the long ones together, and the others."""
+        self._long = asyncio.Semaphore(_LONG_AT_ONCE)
+        self._waiting: deque[tuple[asyncio.Future[None], Entered]] = deque()
+        """Those whose work begins in one of the loop's next turns."""
+        self._turning = False
+        """Whether ``_turn`` comes with the next."""
+        self._turned, self._worked = 0.0, 0.0
+        """When this turn began, and the seconds that calls have worked in it (together, if at once)."""
         self._told = -_TOLD_EVERY_S
         self._untold = 0
 
-    def arrived(self, task: asyncio.Task[object] | None) -> None:
-        """Note a call whose head has come; ``task`` answers it.
+    @property
+    def full(self) -> bool:
+        """Whether a call would be refused for the number of those in work."""
+        return self.in_work >= self.most
 
-        It is not counted against the limit before its message is there: who opens calls and sends nothing must not keep
-        others out.
+    def refusal(self) -> Overloaded:
+        """What a call is told that comes while this is full; counts it as refused."""
+        return self._overloaded(f"the server has {self.in_work} calls in work, as many as it may")
+
+    async def enter(self, method: str = "", left: float = math.inf) -> Entered:
+        """Let a call of a method in, and wait for its turn; returns what ``leave`` must be given.
+
+        ``left``: seconds until its deadline. Raises Overloaded at once where as many are in work as may be, or those
+        before it are expected to take too long for it.
         """
-        self._arrived += 1
-        if task is not None:
-            self._open += 1
-            task.add_done_callback(self._ended)
-
-    async def enter(self) -> float:
-        """Let a call in, and wait for its turn; returns what ``leave`` must be given. Raises Overloaded at once."""
-        if self.in_work >= self.most:
-            self.refused += 1
-            self._tell()
-            raise Overloaded(
-                f"the server has {self.in_work} calls in work, as many as it may",
-                hint="Try again a little later, or ask another one.",
+        known = self._methods.get(method)
+        if known is None:
+            known = self._methods[method] = Method()
+        call = Entered(known)
+        # Long calls let the others pass, turn by turn.
+        ahead = self._expected[False] + (self._expected[True] if call.long else 0.0)
+        if self.full:
+            raise self.refusal()
+        if ahead * _MARGIN > left - call.expected and ahead:
+            raise self._overloaded(
+                f"the server has work for {ahead:.2g} s before this call, which has {left:.2g} s left"
             )
         self.in_work += 1
-        if self._open < _PRESSURE and not self._turn.locked():
-            return self._clock()
+        self._expected[call.long] += call.expected
+        held = False
         try:
-            async with self._turn:
-                await self._let_in()
+            if call.long:
+                await self._long.acquire()
+                held = True
+            await self._wait(call)
         except BaseException:
-            self.in_work -= 1
+            self._gone(call, held=held)
             raise
-        return self._clock()
+        call.began, call.beside = self._clock(), known.working
+        known.working += 1
+        return call
 
-    def leave(self, entered: float) -> None:
+    def leave(self, call: Entered) -> None:
         """The call is answered; what is left to do is to send the answer, which may take a slow reader for ever."""
+        method, taken = call.method, self._clock() - call.began
+        self._worked += taken
+        method.working -= 1
+        # Calls of one method that work at the same time share the loop.
+        taken /= 1 + (call.beside + method.working) / 2
+        method.mean += _LATEST * (min(taken, _BEYOND * method.mean + _TURN_S) - method.mean)
+        self._gone(call, held=call.long)
+
+    def _gone(self, call: Entered, *, held: bool) -> None:
         self.in_work -= 1
-        self._answered += 1
-        self._worked += self._clock() - entered
+        # Exactly nothing where nobody is left: sums of floats are not.
+        self._expected[call.long] = self._expected[call.long] - call.expected if self.in_work else 0.0
+        if not self.in_work:
+            self._expected[not call.long] = 0.0
+        if held:
+            self._long.release()
 
-    async def _let_in(self) -> None:
-        begun = last = self._clock()
-        worked = min(self._worked, begun - self._let_in_at, _LONGEST_S)
-        if worked < _EVERY_S or worked < self._answered * _CHEAP_S:
-            return
-        end, quiet = begun + worked * _SHARE, max(_QUIET_S, worked * _QUIET_SHARE)
-        before = self._arrived
-        while (now := self._clock()) < end and now - last < quiet:
-            # The thread of gRPC that hands calls over may need this processor.
-            time.sleep(0)
-            await asyncio.sleep(0)
-            if self._arrived != before:
-                before, last = self._arrived, self._clock()
-        self._let_in_at, self._answered, self._worked = self._clock(), 0, 0.0
+    async def _wait(self, call: Entered) -> None:
+        """Until the loop has time for another call."""
+        if not self._turning:
+            self._turning, self._turned, self._worked = True, self._clock(), 0.0
+            asyncio.get_running_loop().call_soon(self._turn)
+        elif self._waiting or self._worked >= _TURN_S:
+            turn = asyncio.get_running_loop().create_future()
+            self._waiting.append((turn, call))
+            await turn
 
-    def _ended(self, _: object) -> None:
-        self._open -= 1
+    def _turn(self) -> None:
+        """A turn of the event loop has passed: let the first of those that wait work, and more where there is time."""
+        now = self._clock()
+        left = max(now - self._turned - self._worked, 0.0) * _SHARE
+        self._turned, self._worked, self._turning = now, 0.0, False
+        while self._waiting and (left > 0 or not self._turning):
+            turn, call = self._waiting.popleft()
+            # Who gave up meanwhile has left already.
+            if not turn.done():
+                turn.set_result(None)
+                self._turning = True
+                left -= call.expected or _TURN_S
+        if self._turning:
+            asyncio.get_running_loop().call_soon(self._turn)
 
-    def _tell(self) -> None:
-        """One line a second at most: a line a refused call would be load of its own."""
+    def _overloaded(self, why: str) -> Overloaded:
+        self.refused += 1
         self._untold += 1
         now = time.monotonic()
+        # A line a refused call would be load of its own.
         if now - self._told >= _TOLD_EVERY_S:
             log.event(logging.WARNING, "overloaded", refused=self._untold, in_work=self.in_work)
             self._told, self._untold = now, 0
+        return Overloaded(why, hint="Try again a little later, or ask another one.")

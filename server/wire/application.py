@@ -23,6 +23,7 @@ from server.errors import StartError
 from server.model.served_model import ServedModel
 from server.processes.state import State
 from server.wire import connections
+from server.wire.acceptors import Acceptors
 from server.wire.admission import Admission
 from server.wire.guard import Guard
 from server.wire.keys import Keys
@@ -36,8 +37,8 @@ if TYPE_CHECKING:
 
 _NOTICE_S = 0.1
 """Between NOT_SERVING and the first refused call, for those who watch the health; and from there to the end."""
-_SHOWN_EVERY_S = 5.0
-"""How old the metrics of what is served may be."""
+_SHOWN_EVERY_S = 1.0
+"""How old the numbers of a worker may be that another process shows."""
 
 RETRIEVAL = retrieval_service_pb2.DESCRIPTOR.services_by_name["RetrievalService"].full_name
 MODEL = model_service_pb2.DESCRIPTOR.services_by_name["ModelService"].full_name
@@ -98,6 +99,7 @@ class Application:
             self._following = asyncio.create_task(self._follow(self._metrics))
         for server in self._servers:
             await server.start()
+        self.acceptors.start()
         return bound
 
     async def take(self, model: ServedModel, *, instead_of: ServedModel | None = None) -> bool:
@@ -135,6 +137,8 @@ class Application:
             self._following.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._following
+        if self._metrics is not None:
+            self._metrics.add_up()
         await asyncio.to_thread(self._open.close)
 
     @property
@@ -147,7 +151,7 @@ class Application:
         from server.observe.audit import RecallAudit
         from server.observe.metrics import Metrics
 
-        metrics = Metrics()
+        metrics = Metrics(lambda: self.admission.in_work)
         audit = RecallAudit(settings.audit_share, metrics)
         self._open.callback(audit.close)
         return metrics, audit
@@ -164,21 +168,25 @@ class Application:
 
     def _serving(self, services: list[str], guard: Guard) -> Any:
         settings = self.state.settings
-        server = grpc.aio.server(interceptors=[guard], options=connections.options(settings))
+        server = grpc.aio.server(options=connections.options(settings))
         # Generated code carries no types.
         add: Any = retrieval_service_pb2_grpc.add_RetrievalServiceServicer_to_server
         if RETRIEVAL in services:
-            add(RetrievalServicer(self.state), server)
+            add(RetrievalServicer(self.state), guard)
         add = model_service_pb2_grpc.add_ModelServiceServicer_to_server
         if MODEL in services:
-            add(ModelServicer(self.state), server)
+            add(ModelServicer(self.state), guard)
         add = health_pb2_grpc.add_HealthServicer_to_server
-        add(self.health, server)
+        add(self.health, guard)
         if settings.reflection:
-            from grpc_reflection.v1alpha import reflection
+            from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
             names = (*services, health.SERVICE_NAME, reflection.SERVICE_NAME)
-            reflection.enable_server_reflection(names, server)
+            add = reflection_pb2_grpc.add_ServerReflectionServicer_to_server
+            add(reflection.aio.ReflectionServicer(names), guard)  # type: ignore[attr-defined]
+        server.add_generic_rpc_handlers((guard,))
+        if RETRIEVAL in services:
+            self.acceptors = Acceptors(server, RETRIEVAL, guard)
         return server
 
     def _listen(self, server: Any, host: str, port: int, setting: str) -> int:
@@ -197,8 +205,9 @@ class Application:
         return bound
 
     async def _follow(self, metrics: Metrics) -> None:
-        """Show what serves, whenever that changes, and now and then."""
+        """Add up what was noted, and show what serves: whenever that changes, and every second."""
         while True:
+            metrics.add_up()
             news, retrieval = self.state.news, self.state.retrieval
             metrics.bundle(None if retrieval is None else retrieval.model, refused=bool(self.state.refused_bundle))
             if self.state.delta is not None:

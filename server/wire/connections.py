@@ -7,6 +7,8 @@ from graph_store.settings import ServingSettings
 _ROOM = 1 << 20
 """gRPC's own limit lies above ours by this: past ours the answer carries details, past gRPC's it cannot."""
 _METADATA_BYTES = 16 * 1024
+_MOST_PENDING = 10_000
+"""Calls of one method that wait in gRPC's core: some hundred MiB. The loop refuses some thousand a second."""
 _LEAST_STREAMS = 100
 """RFC 9113 advises no fewer."""
 
@@ -24,6 +26,10 @@ def options(settings: ServingSettings) -> list[tuple[str, int]]:
         # is too much, and not without end, so that who opens calls and never reads or writes holds little memory.
         ("grpc.max_concurrent_streams", streams),
         # A key, a request id and tracing headers are 1 KiB; without both, gRPC refuses at random between 8 and 16 KiB.
+        # Calls that the loop has not taken yet wait in gRPC's core. By default it ends some past a thousand, all past
+        # three thousand, as CANCELLED, which tells no client to try again; taken, they are refused as they should.
+        ("grpc.server.max_pending_requests", _MOST_PENDING),
+        ("grpc.server.max_pending_requests_hard_limit", 2 * _MOST_PENDING),
         ("grpc.max_metadata_size", _METADATA_BYTES),
         ("grpc.absolute_max_metadata_size", _METADATA_BYTES),
         # Who connects and does not speak HTTP/2 (or TLS) within this time is let go; gRPC waits two minutes.

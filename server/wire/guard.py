@@ -1,17 +1,22 @@
-"""The outermost interceptor: lets calls in, parses them, turns every error into a status with details, counts.
+"""Stands before every method: lets calls in, parses them, turns every error into a status with details, counts.
 
 gRPC answers bytes that it cannot decode, and exceptions it does not know, with UNKNOWN. Here nothing leaves but what
 ``server/wire/status.py`` lists: handlers are given bytes, and parsing happens inside.
+
+The guard is the one handler that gRPC knows. As an interceptor it cost two coroutines more a call; and of methods that
+are registered one by one grpc.aio waits for the next call of each, all anew after every call (``asyncio.wait`` over
+more than twenty futures).
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import re
-import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextvars import ContextVar
+from itertools import count
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import grpc
@@ -20,7 +25,7 @@ from google.rpc import status_pb2
 from server.deadline import Deadline
 from server.errors import CallError, InternalError, MessageTooLarge, Overloaded, ShuttingDown, UndecodableRequest
 from server.observe import log
-from server.wire.admission import Admission
+from server.wire.admission import Admission, Entered
 from server.wire.keys import AUTHORIZATION, Keys, Role, role_needed
 from server.wire.status import code_of, reason_of, short, status_of
 
@@ -51,8 +56,8 @@ current_origin: ContextVar[Origin] = ContextVar("current_origin")
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
-class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
-    """Stands before every method of every service of one server."""
+class Guard(grpc.GenericRpcHandler):  # type: ignore[type-arg]
+    """The methods of all services of one server; generated code adds them here as it would to a server."""
 
     def __init__(
         self,
@@ -71,7 +76,9 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         self._admission = admission
         self._keys, self._health_needs_key = keys, health_needs_key
         self._metrics, self._impressions = metrics, impressions
-        self._wrapped: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
+        self._methods: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
+        # Random for each server, and a number: an id of 128 random bits a call takes ten times as long.
+        self._ids, self._numbers = os.urandom(8).hex(), count(1)
         self._streams: set[asyncio.Task[Any]] = set()
 
     def end_streams(self) -> None:
@@ -79,20 +86,50 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         for task in self._streams:
             task.cancel()
 
-    async def intercept_service(  # type: ignore[override]
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> grpc.RpcMethodHandler[Any, Any] | None:
-        method = handler_call_details.method
-        if self._admission is not None and method.startswith(_COUNTED):
-            self._admission.arrived(asyncio.current_task())
-        if method not in self._wrapped:
-            handler = await continuation(handler_call_details)
-            if handler is None:
-                return None
-            self._wrapped[method] = self._wrap(method, handler)
-        return self._wrapped[method]
+    def add_generic_rpc_handlers(self, handlers: Sequence[Any]) -> None:
+        """Called by generated functions with what they give to ``add_registered_method_handlers`` too."""
+
+    def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Any]) -> None:
+        """Take the methods of a service by name; called by generated functions, once a service."""
+        for name, handler in handlers.items():
+            method = f"/{service}/{name}"
+            self._methods[method] = self._wrap(method, handler)
+
+    def methods(self, service: str) -> dict[str, grpc.RpcMethodHandler[Any, Any]]:
+        """What answers the calls of a service, by the names of its methods."""
+        known = ((method.rpartition("/"), handler) for method, handler in self._methods.items())
+        return {name: handler for (of, _, name), handler in known if of == f"/{service}"}
+
+    @property
+    def full(self) -> bool:
+        """Whether calls that are counted would be refused as too many; while the server stops they are told that."""
+        return self._admission is not None and self._admission.full and not self.draining
+
+    def refusing(self, service: str) -> dict[str, grpc.RpcMethodHandler[Any, Any]]:
+        """What refuses the calls of a service while this is ``full``, by the names of its methods.
+
+        Before their messages are read, and without an exception: it costs less than refusing them later.
+        """
+        return {name: self._refusing(f"/{service}/{name}") for name in self.methods(service)}
+
+    def _refusing(self, method: str) -> grpc.RpcMethodHandler[Any, Any]:
+        admission, name = self._admission, method.rpartition("/")[2]
+
+        async def refuse(_: Any, context: Context) -> None:
+            assert admission is not None
+            deadline = Deadline()
+            request_id, _authorization = self._head(context)
+            code, status = refusal(admission.refusal(), Origin(method, request_id), deadline)
+            self._count(name, code.name, deadline, status)
+            context.set_code(code)
+            context.set_details(status.message)
+            context.set_trailing_metadata(((REQUEST_ID, request_id), (_DETAILS, status.SerializeToString())))
+
+        return grpc.stream_stream_rpc_method_handler(refuse)
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any] | None:
+        """What answers a call; gRPC asks when its head has come."""
+        return self._methods.get(handler_call_details.method)
 
     def _wrap(self, method: str, handler: Any) -> grpc.RpcMethodHandler[Any, Any]:
         parse: Callable[[bytes], Any] = handler.request_deserializer or bytes
@@ -102,19 +139,16 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         name = method.rpartition("/")[2]
         admission = self._admission if method.startswith(_COUNTED) else None
         role = role_needed(method, health_needs_key=self._health_needs_key)
-        metrics = self._metrics
 
         async def answer(raw: bytes, context: Context) -> bytes:
-            request_id = _request_id(context)
             deadline = Deadline(context.time_remaining())
+            request_id, authorization = self._head(context)
             context.set_trailing_metadata(((REQUEST_ID, request_id),))
-            entered: float | None = None
+            entered: Entered | None = None
             try:
-                self._admit(context, role)
+                self._admit(authorization, role)
                 if admission is not None:
-                    entered = await admission.enter()
-                    if metrics is not None:
-                        metrics.begin()
+                    entered = await admission.enter(name, deadline.left)
                 # It may have waited for its turn until nobody wants the answer any more.
                 deadline.check("parse")
                 current_deadline.set(deadline)
@@ -135,25 +169,24 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
             finally:
                 if entered is not None and admission is not None:
                     admission.leave(entered)
-                    if metrics is not None:
-                        metrics.end()
             self._count(name, "OK", deadline)
             if admission is not None:
                 self._note(name, request_id, request, response)
-            log.event(
-                logging.DEBUG, "answered", method=method, request_id=request_id, ms=round(deadline.spent * 1000, 3)
-            )
+            if log.logger.isEnabledFor(logging.DEBUG):
+                log.event(
+                    logging.DEBUG, "answered", method=method, request_id=request_id, ms=round(deadline.spent * 1000, 3)
+                )
             return body
 
         async def stream(requests: Any, context: Context) -> AsyncIterator[bytes]:
-            request_id = _request_id(context)
             deadline = Deadline(context.time_remaining())
+            request_id, authorization = self._head(context)
             context.set_trailing_metadata(((REQUEST_ID, request_id),))
             task = asyncio.current_task()
             assert task is not None
             self._streams.add(task)
             try:
-                self._admit(context, role)
+                self._admit(authorization, role)
                 if handler.request_streaming:
                     parsed: Any = self._parsed_stream(method, requests, parse)
                 else:
@@ -184,11 +217,24 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
             return grpc.unary_stream_rpc_method_handler(stream)
         raise NotImplementedError(f"{method}: no service here streams requests to one response")
 
-    def _admit(self, context: Context, role: Role | None) -> None:
+    def _head(self, context: Context) -> tuple[str, str | None]:
+        """The call's id, the caller's where it fits, and what the caller shows as its right to call."""
+        request_id: str | None = None
+        authorization: str | None = None
+        # gRPC makes this anew each time it is asked.
+        for key, value in context.invocation_metadata() or ():
+            if key == REQUEST_ID:
+                if isinstance(value, str) and _ACCEPTED_ID.match(value):
+                    request_id = value
+            elif key == AUTHORIZATION and authorization is None and isinstance(value, str):
+                authorization = value
+        return request_id or f"{self._ids}{next(self._numbers):016x}", authorization
+
+    def _admit(self, authorization: str | None, role: Role | None) -> None:
         if self.draining:
             raise _stopping()
         if self._keys is not None and role is not None:
-            self._keys.admit(_metadata(context, AUTHORIZATION), role)
+            self._keys.admit(authorization, role)
 
     def _count(self, name: str, code: str, deadline: Deadline, status: status_pb2.Status | None = None) -> None:
         if self._metrics is not None:
@@ -241,18 +287,6 @@ class _Writer:
 
 def _stopping() -> ShuttingDown:
     return ShuttingDown("the server is stopping", hint="Try again: another one may answer.")
-
-
-def _metadata(context: Context, name: str) -> str | None:
-    for key, value in context.invocation_metadata() or ():
-        if key == name and isinstance(value, str):
-            return value
-    return None
-
-
-def _request_id(context: Context) -> str:
-    given = _metadata(context, REQUEST_ID)
-    return given if given is not None and _ACCEPTED_ID.match(given) else uuid.uuid4().hex
 
 
 async def _refuse(context: Context, code: grpc.StatusCode, status: status_pb2.Status, request_id: str) -> NoReturn:

@@ -66,7 +66,7 @@ class LocalService:
         """``hold`` is of the bundle in ``state``, and released with this."""
         self._hold = hold
         self._guard = Guard(state.settings.max_message_bytes)
-        self._methods = _Methods(state)
+        _add_services(self._guard, state)
         self._process, self._lock, self._closed = os.getpid(), threading.Lock(), False
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="kithkin-in-process", daemon=True)
@@ -103,7 +103,7 @@ class LocalService:
         self._hold.release()
 
     async def _answer(self, path: str, request: bytes, context: _LocalContext) -> Answer:
-        handler = await self._guard.intercept_service(self._methods.find, _Head(path))
+        handler = self._guard.service(_Head(path))
         if handler is None or handler.unary_unary is None:
             return grpc.StatusCode.UNIMPLEMENTED.value[0], "Method not found!", b"", ()
         respond: Any = handler.unary_unary
@@ -119,33 +119,18 @@ class _Head(grpc.HandlerCallDetails):
         self.method, self.invocation_metadata = method, ()
 
 
-class _Methods:
-    """Takes what generated code adds to a server, and finds it again."""
-
-    def __init__(self, state: State) -> None:
-        self._handlers: dict[str, Any] = {}
-        # Generated code carries no types.
-        add: Any = retrieval_service_pb2_grpc.add_RetrievalServiceServicer_to_server
-        add(RetrievalServicer(state), self)
-        add = model_service_pb2_grpc.add_ModelServiceServicer_to_server
-        add(ModelServicer(state), self)
-        # Its answers stay as they are set here: the bundle is there, and does not change.
-        answers: Any = health.aio.HealthServicer()  # type: ignore[attr-defined]
-        for service in (RETRIEVAL, MODEL):
-            answers._server_status[service] = health_pb2.HealthCheckResponse.SERVING
-        add = health_pb2_grpc.add_HealthServicer_to_server
-        add(answers, self)
-
-    def add_generic_rpc_handlers(self, handlers: Sequence[Any]) -> None:
-        """The same as below in another form."""
-
-    def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Any]) -> None:
-        """Called by the generated functions, once a service."""
-        self._handlers |= {f"/{service}/{name}": handler for name, handler in handlers.items()}
-
-    async def find(self, details: grpc.HandlerCallDetails) -> Any:
-        """What the guard asks for: the handler of a method, None where there is none."""
-        return self._handlers.get(details.method)
+def _add_services(guard: Guard, state: State) -> None:
+    # Generated code carries no types.
+    add: Any = retrieval_service_pb2_grpc.add_RetrievalServiceServicer_to_server
+    add(RetrievalServicer(state), guard)
+    add = model_service_pb2_grpc.add_ModelServiceServicer_to_server
+    add(ModelServicer(state), guard)
+    # Its answers stay as they are set here: the bundle is there, and does not change.
+    answers: Any = health.aio.HealthServicer()  # type: ignore[attr-defined]
+    for service in (RETRIEVAL, MODEL):
+        answers._server_status[service] = health_pb2.HealthCheckResponse.SERVING
+    add = health_pb2_grpc.add_HealthServicer_to_server
+    add(answers, guard)
 
 
 class _LocalContext:

@@ -128,22 +128,22 @@ def test_a_batch_that_is_empty_or_too_large_is_refused_whole(asker: Asker, count
         assert (refusal.field, f"{count} requests" in refusal.status.message) == ("requests", True)
 
 
-def test_a_hundred_by_id_are_a_few_index_calls(
+def test_a_hundred_by_id_are_one_index_call(
     asker: Asker,  # noqa: F811
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     asked: list[int] = []
-    search = ExactIndex.search
+    search = ExactIndex.search_each
 
-    def counted(self: ExactIndex, queries: Any, k: int, *limits: Any) -> Any:
+    def counted(self: ExactIndex, queries: Any, k: int, exclude: Any) -> Any:
         asked.append(len(queries))
-        return search(self, queries, k, *limits)
+        return search(self, queries, k, exclude)
 
-    monkeypatch.setattr(ExactIndex, "search", counted)
+    monkeypatch.setattr(ExactIndex, "search_each", counted)
     requests = [{"entity": ref(("1", "3")[number % 2]), "top_k": 1} for number in range(100)]
     answer = asker.retrieval.BatchSearchSimilarEntities(pb.BatchSearchSimilarEntitiesRequest(requests=requests))
     assert [found(item.response) for item in answer.items] == [["10"], ["4"]] * 50
-    assert asked == [16] * 6 + [4]
+    assert asked == [100]
 
 
 @pytest.mark.parametrize("more", [{}, {"reasons": 1}], ids=["plain", "general"])
@@ -153,14 +153,14 @@ def test_a_fault_in_one_item_is_that_items_alone(
     caplog: pytest.LogCaptureFixture,
     more: dict[str, Any],
 ) -> None:
-    resolve = Catalogue.resolve
+    row = Catalogue.row
 
-    def fail(self: Catalogue, ref: Any, *others: Any) -> Any:
+    def fail(self: Catalogue, node_type: str, ref: Any, field: str) -> Any:
         if ref.id == "3":
             raise ZeroDivisionError("secret")
-        return resolve(self, ref, *others)
+        return row(self, node_type, ref, field)
 
-    monkeypatch.setattr(Catalogue, "resolve", fail)
+    monkeypatch.setattr(Catalogue, "row", fail)
     requests = [{"entity": ref(each), "top_k": 1, **more} for each in ("1", "3", "10")]
     with caplog.at_level(logging.ERROR, "kithkin.server"):
         answer = asker.retrieval.BatchSearchSimilarEntities(pb.BatchSearchSimilarEntitiesRequest(requests=requests))
@@ -180,7 +180,8 @@ def test_a_search_that_fails_is_told_to_each_item_of_it(
     def fail(*_: Any) -> Any:
         raise ZeroDivisionError("secret")
 
-    monkeypatch.setattr(ExactIndex, "search", fail)
+    for search in ("search", "search_each"):
+        monkeypatch.setattr(ExactIndex, search, fail)
     requests = [{"entity": ref("1"), "top_k": 1, **more}, {"entity": ref("99"), "top_k": 1, **more}]
     answer = asker.retrieval.BatchSearchSimilarEntities(pb.BatchSearchSimilarEntitiesRequest(requests=requests))
     codes = [item.error.code for item in answer.items]

@@ -137,14 +137,13 @@ async def test_a_deadline_that_passes_in_the_server_is_deadline_exceeded() -> No
         Deadline(context.time_remaining()).check("search")
         return request
 
-    async def continuation(_: Any) -> Any:
-        return grpc.unary_unary_rpc_method_handler(method)
-
     class Call:
         method = "/a/b"
         invocation_metadata = ()
 
-    handler: Any = await Guard(100).intercept_service(continuation, Call())  # type: ignore[arg-type]
+    guard = Guard(100)
+    guard.add_registered_method_handlers("a", {"b": grpc.unary_unary_rpc_method_handler(method)})
+    handler: Any = guard.service(Call())  # type: ignore[arg-type]
     with pytest.raises(grpc.aio.AbortError):
         await handler.unary_unary(b"", Context())
     assert ended["code"] is grpc.StatusCode.DEADLINE_EXCEEDED

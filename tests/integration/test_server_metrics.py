@@ -242,10 +242,10 @@ WORKER = """
 import sys
 from server.observe.metrics import Metrics
 from server.deadline import Deadline
-metrics = Metrics()
+metrics = Metrics(lambda: int(sys.argv[1]))
 for _ in range(int(sys.argv[1])):
-    metrics.begin()
     metrics.answered("GetEntity", "OK", Deadline())
+metrics.add_up()
 print(sys.argv[1], flush=True)
 sys.stdin.read()
 """

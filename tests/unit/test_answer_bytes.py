@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from kithkin.v1 import retrieval_service_pb2 as pb
 from kithkin.v1 import types_pb2
-from server.calls.answer_bytes import EncodedAnswer, EncodedBatch, Parts, length
+from server.calls.answer_bytes import EncodedAnswer, EncodedBatch, EncodedItem, Parts, length
 
 
 def node(row: int, size: int = 10) -> types_pb2.Node:
@@ -20,8 +20,10 @@ def node(row: int, size: int = 10) -> types_pb2.Node:
 
 
 def answer(rows: list[int], scores: list[float], size: int) -> EncodedAnswer[pb.SearchSimilarEntitiesResponse]:
-    parts = Parts(lambda row: node(row, size))
-    found = EncodedAnswer(pb.SearchSimilarEntitiesResponse, parts, rows, np.array(scores, np.float32))
+    parts = Parts(lambda row: node(row, size), 100)
+    found = EncodedAnswer(
+        pb.SearchSimilarEntitiesResponse, parts, np.array(rows, np.int64), np.array(scores, np.float32)
+    )
     found.info.bundle_version = "one"
     found.info.candidates_scored = 300
     return found
@@ -70,14 +72,41 @@ def test_lengths_are_varints(number: int) -> None:
 
 def test_parts_are_kept_and_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
-    monkeypatch.setattr("server.calls.answer_bytes._MOST_PARTS", 2)
+    monkeypatch.setattr("server.calls.answer_bytes._MOST_BYTES", 100)
 
     def one(row: int) -> types_pb2.Node:
         asked.append(row)
-        return node(row)
+        return node(row, 20)
 
-    parts = Parts(one)
-    assert parts[1] == parts[1]
+    parts = Parts(one, 9)
+
+    def shown(*rows: int) -> list[str]:
+        results = parts.results(np.array(rows, np.int64), np.zeros(len(rows), np.float32))
+        return [each.node.ref.id for each in pb.SearchSimilarEntitiesResponse.FromString(results).results]
+
+    assert shown(1) == shown(1) == ["1"]
     assert asked == [1]
-    _ = parts[2], parts[3]
-    assert len(parts) == 1, "emptied when it is full"
+    assert shown(2, 3, 1, 2) == ["2", "3", "1", "2"], "more than there is room for"
+    asked.clear()
+    assert shown(1, 4) == ["1", "4"]
+    assert asked, "emptied when it was full"
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.integers(0, 5), min_size=1, max_size=8),
+    st.sampled_from([0, 90, 130, 20_000]),
+    st.integers(0, 2**32 - 1),
+)
+def test_items_are_those_of_answers_made_one_by_one(counts: list[int], size: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    rows, scores = rng.integers(0, 30, (len(counts), 5)), rng.standard_normal((len(counts), 5)).astype(np.float32)
+    infos = [types_pb2.ResponseInfo(bundle_version="x" * size, candidates_scored=count) for count in counts]
+    parts = Parts(lambda row: node(row, size), 30)
+    found = parts.items(rows, scores, np.array(counts), [info.SerializeToString() for info in infos])
+    items = [EncodedItem(item, info) for item, info in zip(found, infos, strict=True)]
+    batch = EncodedBatch(pb.BatchSearchSimilarEntitiesResponse, items).message
+    for number, (item, count) in enumerate(zip(batch.items, counts, strict=True)):
+        alone = EncodedAnswer(pb.SearchSimilarEntitiesResponse, parts, rows[number, :count], scores[number, :count])
+        alone.info = infos[number]
+        assert item.response == alone.message

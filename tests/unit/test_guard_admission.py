@@ -1,4 +1,4 @@
-"""The limit on calls at once, and the order in which it lets them in."""
+"""The limit on calls at once, who waits for whom, and who is told that it is too much."""
 
 from __future__ import annotations
 
@@ -35,20 +35,19 @@ async def test_a_call_beyond_the_limit_is_refused_at_once_and_others_are_let_in_
     assert admission.in_work == 2
 
 
-async def flood(calls: int, limit: int, seconds: float) -> list[str]:
-    """What happens when so many calls come, one a turn of the loop, as gRPC hands them over."""
+async def flood(calls: int, limit: int, seconds: float, *, together: int = 32) -> list[str]:
+    """What happens when so many calls come, so many in a turn of the loop, that each work for so long."""
     clock = Clock()
     admission = Admission(limit, clock=clock)
     order: list[str] = []
 
     async def call() -> None:
-        admission.arrived(asyncio.current_task())
         order.append("came")
         # The message follows its head a few turns later.
         for _ in range(5):
             await asyncio.sleep(0)
         try:
-            entered = await admission.enter()
+            entered = await admission.enter("A")
         except Overloaded:
             order.append("refused")
             return
@@ -57,51 +56,153 @@ async def flood(calls: int, limit: int, seconds: float) -> list[str]:
         admission.leave(entered)
 
     tasks = []
-    for _ in range(calls):
+    for number in range(calls):
         tasks.append(asyncio.create_task(call()))
-        await asyncio.sleep(0)
+        if number % together == together - 1:
+            await asyncio.sleep(0)
     await asyncio.gather(*tasks)
     assert (admission.in_work, admission.refused) == (0, order.count("refused"))
     return order
 
 
-async def test_dear_calls_wait_until_those_that_have_come_are_counted() -> None:
-    order = await flood(60, limit=20, seconds=0.05)
-    # One is answered before the others are seen; these are let in, and those past the limit refused, before the next.
-    assert order[: order.index("worked", order.index("worked") + 1)].count("came") >= 40
-    assert order.count("refused") >= 20
-    assert order.count("worked") == 60 - order.count("refused") >= 20
+@pytest.mark.parametrize("seconds", [0.0003, 0.002, 0.05])
+async def test_those_beyond_the_limit_are_told_before_the_others_are_answered(seconds: float) -> None:
+    order = await flood(600, limit=20, seconds=seconds)
+    # A call that works in each turn of the loop, while thirty-two come.
+    last = len(order) - 1 - order[::-1].index("refused")
+    assert order[:last].count("worked") <= 100
+    assert order.count("refused") >= 480
+    assert order.count("worked") == 600 - order.count("refused") >= 20
 
 
-async def test_cheap_calls_are_answered_as_they_come() -> None:
-    order = await flood(60, limit=20, seconds=0.0001)
+async def test_cheap_calls_that_come_one_by_one_are_answered_as_they_come() -> None:
+    order = await flood(60, limit=20, seconds=0.0001, together=1)
     assert order.count("worked") == 60
 
 
-async def test_a_quiet_time_costs_the_next_calls_nothing() -> None:
+async def learnt(admission: Admission, clock: Clock, method: str, seconds: float) -> None:
+    """Calls of a method, which tell how long they take."""
+    for _ in range(100):
+        entered = await admission.enter(method)
+        clock.now += seconds
+        admission.leave(entered)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+
+
+async def test_those_who_wait_get_a_share_of_the_time_that_refusing_takes() -> None:
     clock = Clock()
-    admission = Admission(20, clock=clock)
-    clock.now += 3600
-    for _ in range(3):
-        admission.arrived(asyncio.current_task())
-    before = clock.now
-    await admission.enter()
-    assert clock.now - before < 0.0001
+    admission = Admission(64, clock=clock)
+    await learnt(admission, clock, "A", 0.0005)
+    worked = []
+
+    async def call(number: int) -> None:
+        entered = await admission.enter("A")
+        clock.now += 0.0005
+        worked.append(number)
+        admission.leave(entered)
+
+    tasks = [asyncio.create_task(call(number)) for number in range(40)]
+    await asyncio.sleep(0)
+    # The work of a millisecond, as the first turn has it; then one in each turn where nothing else is to do.
+    assert len(worked) == 2
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    before = len(worked)
+    # A turn that goes to refusing others for ten milliseconds: half of them for those who wait.
+    clock.now += 0.01
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert 8 <= len(worked) - before <= 14
+    await asyncio.gather(*tasks)
+    assert worked == list(range(40)), "in the order in which they came"
+
+
+async def test_one_call_that_was_held_up_says_little_of_the_next() -> None:
+    clock = Clock()
+    admission = Admission(100, clock=clock)
+    await learnt(admission, clock, "Get", 0.0005)
+    held_up = await admission.enter("Get")
+    clock.now += 2.0
+    admission.leave(held_up)
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    following = [await admission.enter("Get", left=0.01) for _ in range(3)]
+    assert all(each.expected < 0.001 for each in following)
+    assert not any(each.long for each in following)
+
+
+async def test_a_call_that_could_not_be_answered_in_time_is_refused_when_it_comes() -> None:
+    clock = Clock()
+    admission = Admission(100, clock=clock)
+    await learnt(admission, clock, "Batch", 0.1)
+    # Alone it is let in however little time it has: nobody can do better.
+    alone = await admission.enter("Batch", left=0.05)
+    first = await admission.enter("Batch", left=0.4)
+    with pytest.raises(Overloaded, match=r"work for 0\.2 s before this call, which has 0\.3 s left"):
+        await admission.enter("Batch", left=0.3)
+    # Enough time, or no deadline.
+    second = await admission.enter("Batch", left=0.6)
+    admission.leave(second)
+    second = await admission.enter("Batch")
+    assert (admission.in_work, admission.refused) == (3, 1)
+    # A short one passes them all.
+    await learnt(admission, clock, "Get", 0.001)
+    short = await admission.enter("Get", left=0.01)
+    for each in (alone, first, second, short):
+        admission.leave(each)
+    assert admission.in_work == 0
+
+
+async def test_few_long_calls_work_at_a_time_and_short_ones_pass_them() -> None:
+    clock = Clock()
+    admission = Admission(100, clock=clock)
+    await learnt(admission, clock, "Batch", 0.1)
+    await learnt(admission, clock, "Get", 0.001)
+    working: list[int] = []
+    most = 0
+    go_on = asyncio.Event()
+
+    async def batch(number: int) -> None:
+        nonlocal most
+        entered = await admission.enter("Batch")
+        working.append(number)
+        most = max(most, len(working))
+        await go_on.wait()
+        working.remove(number)
+        admission.leave(entered)
+
+    tasks = [asyncio.create_task(batch(number)) for number in range(12)]
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert working == [0, 1, 2]
+    assert admission.in_work == 12
+    # Two that give up while they wait: one is passed over, the other's place goes to the next.
+    tasks[5].cancel()
+    admission.leave(await admission.enter("Get"))
+    go_on.set()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    assert most == 3
+    assert admission.in_work == 0
+    await asyncio.wait_for(asyncio.gather(*(batch(number) for number in range(12))), 5)
 
 
 async def test_a_call_that_is_given_up_while_it_waits_is_not_counted_any_more() -> None:
-    admission = Admission(10)
+    clock = Clock()
+    admission = Admission(10, clock=clock)
 
-    async def call() -> None:
-        admission.arrived(asyncio.current_task())
-        await admission.enter()
+    async def call(seconds: float) -> None:
+        entered = await admission.enter()
+        clock.now += seconds
+        admission.leave(entered)
 
-    async with admission._turn:
-        waiting = asyncio.create_task(call())
-        await asyncio.sleep(0)
-        assert admission.in_work == 1
-        waiting.cancel()
-        await asyncio.gather(waiting, return_exceptions=True)
+    tasks = [asyncio.create_task(call(seconds)) for seconds in (0.01, 0.0, 0.0)]
+    await asyncio.sleep(0)
+    assert admission.in_work == 2
+    assert tasks[0].done()
+    tasks[1].cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    assert tasks[1].cancelled()
     assert admission.in_work == 0
 
 
