@@ -75,7 +75,7 @@ def write_contents(
 
 
 def space_types(graph: Graph, model: SpaceModel) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Node types with vectors in a space, and those of them that can be described online."""
+    """Node types with vectors in a space, and those of them that are encoded online: concepts where they are fresh."""
     schema = graph.schema
     if model.shape.inner_product:
         ends = [relation.triple for relation in engagements(schema)]
@@ -84,7 +84,7 @@ def space_types(graph: Graph, model: SpaceModel) -> tuple[tuple[str, ...], tuple
         return (*users, *entities), (*users, *entities)
     entities = tuple(node_type.name for node_type in schema.of_role(NodeRole.ENTITY))
     concepts = tuple(node_type.name for node_type in schema.of_role(NodeRole.CONCEPT))
-    return (*entities, *concepts), entities
+    return (*entities, *concepts), (*entities, *concepts)
 
 
 def _write_space(

@@ -4,8 +4,8 @@
 ``Comparison`` finds what anybody changed in a store.
 """
 
-from graph_store.changes.comparison import Changes, Comparison, Watermark
+from graph_store.changes.comparison import Changes, Comparison, Noted, Watermark
 from graph_store.changes.report import ChangeReport
 from graph_store.changes.run import change
 
-__all__ = ["ChangeReport", "Changes", "Comparison", "Watermark", "change"]
+__all__ = ["ChangeReport", "Changes", "Comparison", "Noted", "Watermark", "change"]

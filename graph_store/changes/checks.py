@@ -14,6 +14,7 @@ from graph_store.changes.rows import Change, Reject
 from graph_store.ingest.columns import Field, field_sql
 from graph_store.ingest.raw import RawColumn, RawFile
 from graph_store.schema import NodeType, Relation
+from graph_store.scratch_sql import scratch_sql
 from graph_store.sources import ColumnSpec
 from graph_store.store import GraphStore
 
@@ -37,7 +38,7 @@ def typed(changes: Sequence[Change]) -> tuple[list[Typed], list[Reject]]:
     groups: dict[str, list[int]] = {}
     for place, each in enumerate(changes):
         groups.setdefault(_name(each.declared), []).append(place)
-    with duckdb.connect() as connection:
+    with scratch_sql() as connection:
         connection.execute("SET TimeZone = 'UTC'")
         for places in groups.values():
             members = [changes[place] for place in places]
@@ -134,7 +135,7 @@ def known_ids(store: GraphStore, changes: Iterable[Change]) -> dict[str, set[str
         found = known.setdefault(node_type, set())
         for start in range(0, len(listed), _IDS_AT_ONCE):
             part = listed[start : start + _IDS_AT_ONCE]
-            statement = f"UNWIND $ids AS id MATCH (n:`{node_type}` {{id: id}}) RETURN n.id"
+            statement = f"UNWIND $ids AS id MATCH (n:`{store.label_prefix}{node_type}` {{id: id}}) RETURN n.id"
             found.update(row[0] for row in store.query(statement, {"ids": part}, limit=len(part)).rows)
     return known
 

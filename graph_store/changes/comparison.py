@@ -9,25 +9,16 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 import duckdb
 import pyarrow as pa
 
+from graph_store.changes.row_hashes import Kind, RowHashes, by_key, corrected, differing, quoted
 from graph_store.schema import GraphSchema, Triple
+from graph_store.scratch_sql import scratch_sql
 from graph_store.store import GraphStore
 
 _NODES, _EDGES = ("id",), ("source", "target")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Rows:
-    """What was seen of one node type or relation; about 40 bytes a row."""
-
-    hashes: pa.Table
-    """Key columns, then ``hash``; one row a node, one a pair of ends however many edges join it."""
-    checksum: tuple[int, ...]
-    """The same for the same rows in any order."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,8 +26,8 @@ class Watermark:
     """One state of the graph as it was seen."""
 
     token: str
-    nodes: dict[str, _Rows]
-    edges: dict[Triple, _Rows]
+    nodes: dict[str, RowHashes]
+    edges: dict[Triple, RowHashes]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,6 +51,30 @@ class Changes:
         return not (self.upserted_nodes or self.deleted_nodes or self.upserted_edges or self.deleted_edges)
 
 
+class Noted:
+    """What is known of single rows since a watermark: whoever reads them by what the log told need not find them again.
+
+    Kept are hashes, so that another change of the same row is found all the same.
+    """
+
+    def __init__(self) -> None:
+        self.rows: dict[str | Triple, list[pa.Table]] = {}
+        """Key columns and ``hash`` (null: gone), the newest last."""
+        self.count = 0
+
+    def note(self, schema: pa.Schema, what: str | Triple, keys: pa.Table, rows: pa.Table) -> None:
+        """Of these keys (``id``, or ``source`` and ``target``) the store has these rows, whole, and no others."""
+        names = keys.column_names
+        with scratch_sql() as connection:
+            hashes = by_key(connection, rows.select(schema.names), names)
+            connection.register("wanted", keys)
+            connection.register("hashes", hashes)
+            using = ", ".join(quoted(name) for name in names)
+            told = connection.sql(f"SELECT DISTINCT {using}, hash FROM wanted LEFT JOIN hashes USING ({using})")
+            self.rows.setdefault(what, []).append(told.to_arrow_table())
+        self.count += keys.num_rows
+
+
 class Comparison:
     """Finds the changes of one store; its reads are of one state each, not of one all together.
 
@@ -70,17 +85,22 @@ class Comparison:
     def __init__(self, store: GraphStore, schema: GraphSchema) -> None:
         self._store = store
         self._schema = schema
+        self.scan_s: dict[str | Triple, float] = {}
+        """Seconds that reading took last, by type and relation."""
 
     def watermark(self) -> Watermark:
         """The present state. Raises StoreError as every scan does."""
         return self._look(None)[0]
 
-    def changes_since(self, watermark: Watermark) -> Changes:
-        """What changed since that state; at once where nothing was committed. Raises StoreError as every scan does."""
+    def changes_since(self, watermark: Watermark, noted: Noted | None = None) -> Changes:
+        """What changed since that state, or since a row was ``noted``; at once where nothing was committed.
+
+        Raises StoreError as every scan does.
+        """
         started = time.perf_counter()
         if self._store.state_token() == watermark.token:
             return Changes(watermark=watermark)
-        now, found = self._look(watermark)
+        now, found = self._look(watermark, noted)
         return Changes(
             upserted_nodes=_ids(found, "upsert"),
             deleted_nodes=_ids(found, "delete"),
@@ -90,79 +110,55 @@ class Comparison:
             seconds=time.perf_counter() - started,
         )
 
-    def _look(self, before: Watermark | None) -> tuple[Watermark, _Found]:
+    def _look(self, before: Watermark | None, noted: Noted | None = None) -> tuple[Watermark, _Found]:
         token = self._store.state_token()
-        nodes: dict[str, _Rows] = {}
-        edges: dict[Triple, _Rows] = {}
+        nodes: dict[str, RowHashes] = {}
+        edges: dict[Triple, RowHashes] = {}
         found: _Found = {}
-        with duckdb.connect() as connection:
+        with scratch_sql() as connection:
             for node_type in self._schema.node_types:
                 name = node_type.name
                 known = None if before is None else before.nodes.get(name)
-                batches = self._store.scan_nodes(name)
-                nodes[name] = _seen(connection, batches, node_type.arrow_schema, _NODES, known)
-                found[name] = _differing(connection, known, nodes[name], _NODES)
+                batches = self._timed(name, self._store.scan_nodes(name))
+                rows = pa.Table.from_batches(list(batches), node_type.arrow_schema)
+                nodes[name] = RowHashes.of(connection, rows, _NODES, known)
+                found[name] = _found(connection, known, nodes[name], rows, _noted_of(noted, name))
             for relation in self._schema.relations:
                 triple = relation.triple
                 known = None if before is None else before.edges.get(triple)
-                batches = self._store.scan_edges(triple)
-                edges[triple] = _seen(connection, batches, relation.arrow_schema, _EDGES, known)
-                found[triple] = _differing(connection, known, edges[triple], _EDGES)
+                batches = self._timed(triple, self._store.scan_edges(triple))
+                rows = pa.Table.from_batches(list(batches), relation.arrow_schema)
+                edges[triple] = RowHashes.of(connection, rows, _EDGES, known)
+                found[triple] = _found(connection, known, edges[triple], rows, _noted_of(noted, triple))
         return Watermark(token=token, nodes=nodes, edges=edges), found
 
+    def _timed(self, what: str | Triple, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        started = time.perf_counter()
+        yield from batches
+        self.scan_s[what] = time.perf_counter() - started
 
-_Kind = Literal["upsert", "delete"]
-_Found = dict[str | Triple, dict[_Kind, pa.Table]]
+
+_Found = dict[str | Triple, dict[Kind, pa.Table]]
 
 
-def _seen(
+def _found(
     connection: duckdb.DuckDBPyConnection,
-    batches: Iterator[pa.RecordBatch],
-    schema: pa.Schema,
-    keys: Sequence[str],
-    known: _Rows | None,
-) -> _Rows:
-    """Hash the rows; where they are those that are known, the known ones (and no second copy of them)."""
-    rows = pa.Table.from_batches(list(batches), schema)
-    connection.register("scanned", rows)
-    columns = ", ".join(_quoted(name) for name in schema.names)
-    checksum = connection.sql(
-        f"SELECT count(*), coalesce(bit_xor(h), 0), coalesce(sum(h), 0)::VARCHAR FROM "
-        f"(SELECT hash({columns}) AS h FROM scanned)"
-    ).fetchall()[0]
-    checksum = tuple(map(int, checksum))
-    if known is not None and known.checksum == checksum:
-        return known
-    keyed = ", ".join(_quoted(name) for name in keys)
-    # One row a pair: exclusive or alone would not see an edge that is there twice.
-    hashes = connection.sql(
-        f"SELECT {keyed}, CASE WHEN count(*) = 1 THEN any_value(h) ELSE hash(bit_xor(h), count(*)) END AS hash "
-        f"FROM (SELECT {keyed}, hash({columns}) AS h FROM scanned) GROUP BY {keyed}"
-    ).to_arrow_table()
-    connection.unregister("scanned")
-    return _Rows(hashes=hashes, checksum=checksum)
-
-
-def _differing(
-    connection: duckdb.DuckDBPyConnection, before: _Rows | None, after: _Rows, keys: Sequence[str]
-) -> dict[_Kind, pa.Table]:
-    if before is None or before is after:
+    before: RowHashes | None,
+    after: RowHashes,
+    rows: pa.Table,
+    noted: Sequence[pa.Table] | None,
+) -> dict[Kind, pa.Table]:
+    if before is None:
         return {}
-    connection.register("older", before.hashes)
-    connection.register("newer", after.hashes)
-    using = ", ".join(_quoted(name) for name in keys)
-    upserted = connection.sql(
-        f"SELECT {using} FROM (FROM newer ANTI JOIN older USING ({using}, hash)) ORDER BY ALL"
-    ).to_arrow_table()
-    deleted = connection.sql(
-        f"SELECT {using} FROM (FROM older ANTI JOIN newer USING ({using})) ORDER BY ALL"
-    ).to_arrow_table()
-    connection.unregister("older")
-    connection.unregister("newer")
-    return {"upsert": upserted, "delete": deleted}
+    found = differing(connection, before, after)
+    return corrected(connection, found, rows, after.keys.column_names, noted) if noted else found
 
 
-def _ids(found: _Found, kind: _Kind) -> dict[str, list[str]]:
+def _noted_of(noted: Noted | None, what: str | Triple) -> Sequence[pa.Table] | None:
+    return None if noted is None else noted.rows.get(what)
+
+
+def _ids(found: _Found, kind: Kind) -> dict[str, list[str]]:
     return {
         what: tables[kind].column("id").to_pylist()
         for what, tables in found.items()
@@ -170,13 +166,9 @@ def _ids(found: _Found, kind: _Kind) -> dict[str, list[str]]:
     }
 
 
-def _pairs(found: _Found, kind: _Kind) -> dict[Triple, list[tuple[str, str]]]:
+def _pairs(found: _Found, kind: Kind) -> dict[Triple, list[tuple[str, str]]]:
     return {
         what: list(zip(*(tables[kind].column(name).to_pylist() for name in _EDGES), strict=True))
         for what, tables in found.items()
         if isinstance(what, Triple) and tables and tables[kind].num_rows
     }
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +16,7 @@ from model_store.features import FeatureTransforms, Floats, Links
 from server.fresh.delta import Delta, TypeDelta
 
 Rows = NDArray[np.int64]
+Vector = NDArray[np.float32]
 
 
 class RowMap:
@@ -27,21 +28,20 @@ class RowMap:
         if delta is None:
             self.base_of = self.new_of = np.arange(count)
             self.delta_of = np.full(count, -1, np.int64)
+            self.now = np.empty(0, np.int64)
             self.ids = ids
             return
-        own = delta.nodes.column("id")
-        known = base.ids(node_type)
-        at = known.rows(own.to_pylist())
-        gone = known.rows(delta.deleted)
+        published = _one(ids).cast(pa.string())
+        own = _one(delta.nodes.column("id"))
+        at = _places(own, published)
+        gone = _places(pa.array(sorted(delta.deleted), pa.string()), published)
         kept = np.ones(count, np.bool_)
         kept[gone[gone >= 0]] = False
         changed = np.full(count, -1, np.int64)
         changed[at[at >= 0]] = np.flatnonzero(at >= 0)
         fresh = np.flatnonzero(at < 0)
         staying = np.flatnonzero(kept)
-        every = pa.concat_arrays(
-            [ids.combine_chunks().cast(pa.string()).take(pa.array(staying)), _one(own.take(fresh))]
-        )
+        every = pa.concat_arrays([published.take(pa.array(staying)), own.take(pa.array(fresh))])
         order = pc.array_sort_indices(every).to_numpy().astype(np.int64)
         before = np.concatenate([staying, np.full(len(fresh), -1, np.int64)])[order]
         self.ids = pa.chunked_array([every.take(pa.array(order))])
@@ -52,16 +52,32 @@ class RowMap:
         self.new_of[before[before >= 0]] = np.flatnonzero(before >= 0)
         self.delta_of = np.concatenate([changed[staying], fresh])[order]
         """Row of the delta's table ``[new rows]``; -1: as published."""
+        self.now = np.full(len(own), -1, np.int64)
+        """Row now ``[rows of the delta's table]``."""
+        self.now[self.delta_of[self.delta_of >= 0]] = np.flatnonzero(self.delta_of >= 0)
 
     def __len__(self) -> int:
         return len(self.base_of)
 
 
+class OwnVectors(NamedTuple):
+    """Vectors that nodes have since the bundle was published."""
+
+    rows: Rows
+    """Rows now, ascending."""
+    vectors: NDArray[np.float32]
+    """``[rows, dimension]``."""
+
+
 class MappedRows:
     """A matrix ``[new rows, width]`` read from the published one and the delta's, row by row as asked."""
 
-    def __init__(self, base: NDArray[np.float32], rows: RowMap, own: dict[int, NDArray[np.float32]]) -> None:
+    def __init__(self, base: NDArray[np.float32], rows: RowMap, own: OwnVectors | None = None) -> None:
         self._base, self._rows, self._own = base, rows, own
+        self._place: Rows | None = None
+        if own is not None and len(own.rows):
+            self._place = np.full(len(rows), -1, np.int64)
+            self._place[own.rows] = np.arange(len(own.rows))
         self.shape = (len(rows), base.shape[1])
         self.dtype = base.dtype
 
@@ -69,16 +85,15 @@ class MappedRows:
         return self.shape[0]
 
     def __getitem__(self, key: Any) -> NDArray[np.float32]:
-        asked = np.arange(len(self))[key]
+        whole = isinstance(key, slice) or np.asarray(key).dtype.kind not in "iu"
+        asked = np.arange(len(self))[key] if whole else np.asarray(key)
         flat = np.atleast_1d(asked)
         before = self._rows.base_of[flat]
         found = np.zeros((len(flat), self.shape[1]), np.float32)
         found[before >= 0] = self._base[before[before >= 0]]
-        if self._own:
-            for place in np.flatnonzero(self._rows.delta_of[flat] >= 0):
-                own = self._own.get(int(self._rows.delta_of[flat[place]]))
-                if own is not None:
-                    found[place] = own
+        if self._place is not None and self._own is not None:
+            place = self._place[flat]
+            found[place >= 0] = self._own.vectors[place[place >= 0]]
         return found[0] if np.ndim(asked) == 0 else found
 
     def __array__(self, dtype: Any = None, copy: Any = None) -> NDArray[Any]:
@@ -128,19 +143,22 @@ class FreshBundle(Bundle):
             self._matrices[space, node_type] = MappedRows(base, self.rows[node_type], own)
         return self._matrices[space, node_type]
 
-    def own_vectors(self, space: str, node_type: str) -> dict[int, NDArray[np.float32]]:
-        """The delta's vectors by row of its table; none where a node keeps the published one."""
-        delta = self._delta.types.get(node_type)
-        name = f"vector/{space}"
+    def own_vectors(self, space: str, node_type: str) -> OwnVectors:
+        """The delta's vectors; none of a node that keeps the published one."""
+        delta, name = self._delta.types.get(node_type), f"vector/{space}"
         if delta is None or name not in delta.nodes.column_names:
-            return {}
-        values = delta.nodes.column(name).to_pylist()
-        return {row: np.array(value, np.float32) for row, value in enumerate(values) if value is not None}
+            return OwnVectors(np.empty(0, np.int64), np.empty((0, 1), np.float32))
+        told = _one(delta.nodes.column(name))
+        rows = np.flatnonzero(pc.is_valid(told).to_numpy(zero_copy_only=False))
+        values = pc.list_flatten(told).to_numpy().astype(np.float32).reshape(len(rows), -1 if len(rows) else 1)
+        now = self.rows[node_type].now[rows]
+        order = np.argsort(now)
+        return OwnVectors(now[order], values[order])
 
     def states(self, space: str, layer: int, node_type: str) -> Any:
         base = self._base.states(space, layer, node_type)
         # Of a fresh node no state is published; it sends nothing until the next training.
-        return MappedRows(base, self.rows[node_type], {}) if node_type in self._delta.types else base
+        return MappedRows(base, self.rows[node_type]) if node_type in self._delta.types else base
 
     def relevance(self, space: str, node_type: str) -> Any:
         return self._as_published(self._base.relevance(space, node_type), node_type)
@@ -150,7 +168,7 @@ class FreshBundle(Bundle):
 
     def _as_published(self, base: NDArray[np.float32], node_type: str) -> Any:
         """Rows of a published matrix; zeros of a fresh node, which is no context until the next training."""
-        return MappedRows(base, self.rows[node_type], {}) if node_type in self._delta.types else base
+        return MappedRows(base, self.rows[node_type]) if node_type in self._delta.types else base
 
     def features(self) -> FeatureTransforms:
         return MappedTransforms(self._base.features(), self.rows)
@@ -181,11 +199,11 @@ class FreshBundle(Bundle):
         indices = others.new_of[base.indices]
         kept = (owner >= 0) & (indices >= 0)
         if delta is not None:
-            kept &= ~np.isin(owner, np.flatnonzero(rows.delta_of >= 0))
+            kept &= rows.delta_of[owner] < 0
         owner, indices = owner[kept], indices[kept]
         weight = None if base.weight is None else np.asarray(base.weight)[kept]
         if delta is not None:
-            more = _own_lists(delta.nodes, edge_type, rows, self._ids_of(edge_type.neighbour_type))
+            more = _own_lists(delta.nodes, edge_type, rows, _one(others.ids).cast(pa.string()))
             owner = np.concatenate([owner, more[0]])
             indices = np.concatenate([indices, more[1]])
             weight = None if weight is None else np.concatenate([weight, more[2]])
@@ -196,9 +214,6 @@ class FreshBundle(Bundle):
             indices=indices[order].astype(np.int32),
             weight=None if weight is None else weight[order].astype(np.float32),
         )
-
-    def _ids_of(self, node_type: str) -> Any:
-        return self.ids(node_type)
 
 
 def published(csr: Csr, base_of: Rows) -> Csr:
@@ -213,24 +228,26 @@ def published(csr: Csr, base_of: Rows) -> Csr:
     )
 
 
-def _own_lists(nodes: pa.Table, edge_type: EdgeType, rows: RowMap, ids: Any) -> tuple[Rows, Rows, NDArray[np.float32]]:
-    owner, found, weights = [], [], []
+def _own_lists(nodes: pa.Table, edge_type: EdgeType, rows: RowMap, ids: pa.Array) -> tuple[Rows, Rows, Vector]:
+    """Owner's row, neighbour's row and weight of every link that the delta's records tell, by owner."""
     name = edge_type.key
-    if f"links/{name}" in nodes.column_names:
-        at = np.full(nodes.num_rows, -1, np.int64)
-        at[rows.delta_of[rows.delta_of >= 0]] = np.flatnonzero(rows.delta_of >= 0)
-        listed = zip(
-            nodes.column(f"links/{name}").to_pylist(), nodes.column(f"weights/{name}").to_pylist(), strict=True
-        )
-        for row, (neighbours, given) in enumerate(listed):
-            for neighbour, weight in zip(neighbours or (), given or (), strict=True):
-                place = ids.row(neighbour)
-                # One that came since is in a later record, and then this node with it.
-                if place is not None and at[row] >= 0:
-                    owner.append(at[row])
-                    found.append(place)
-                    weights.append(weight)
-    return np.array(owner, np.int64), np.array(found, np.int64), np.array(weights, np.float32)
+    if f"links/{name}" not in nodes.column_names:
+        return np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32)
+    order = np.argsort(rows.now)
+    lists = nodes.column(f"links/{name}").take(pa.array(order))
+    degree = pc.fill_null(pc.list_value_length(lists), 0).to_numpy()
+    owner = np.repeat(rows.now[order], degree)
+    found = _places(pc.list_flatten(lists), ids)
+    weights = pc.list_flatten(nodes.column(f"weights/{name}").take(pa.array(order))).to_numpy().astype(np.float32)
+    # One that came since is in a later record, and then this node with it.
+    known = found >= 0
+    return owner[known], found[known], weights[known]
+
+
+def _places(ids: pa.Array | pa.ChunkedArray, among: pa.Array) -> Rows:
+    """Rows of ids, -1 where there is none."""
+    found = pc.fill_null(pc.index_in(ids, value_set=among), -1)
+    return np.asarray(found.to_numpy(), np.int64)
 
 
 def _column(own: pa.Table, field: pa.Field) -> pa.ChunkedArray:

@@ -2,54 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from graph_store.schema import GraphSchema, Relation, RelationRole, Triple
+from graph_store.changes import Noted
+from graph_store.changes.lookup import Lookup
+from graph_store.schema import GraphSchema, NodeRole, RelationRole, Triple
 from graph_store.store import GraphStore
 from graph_store.written import Logged
-from kithkin.v1 import bundle_pb2
 from model_store import layout
 from model_store.bundle import Bundle
 from model_store.csr import EdgeType
 from server.fresh.delta_file import Record
-from server.index.vector_index import Vectors
-from server.model.encoder import Link, OnlineEncoder
+from server.fresh.lists import Lists
+from server.model.encoder import OnlineEncoder
 
 _AT_ONCE = 2_000
 """Nodes of a record."""
-_FEW = 50
-"""Nodes up to which the store is asked for each one's edges; of more, whole relations are read."""
+_FEW = 20
+"""Nodes up to which the store is asked for each one's edges, where that is of no consequence."""
+_ENCODED_AT_ONCE = 256
 _EVERY_EDGE = 10_000_000
-
-
-class _Edge(NamedTuple):
-    """An edge in the order of neighbour lists: the newest first, the heaviest, then by id."""
-
-    age: float
-    lightness: float
-    key: bytes
-
-    @property
-    def neighbour(self) -> str:
-        return self.key.decode()
-
-    @property
-    def weight(self) -> float:
-        return -self.lightness
 
 
 class FreshNodes:
     """Makes records of nodes. What the bundle does not know (types, relations, properties) it leaves out."""
 
     def __init__(self, bundle: Bundle, schema: GraphSchema, max_neighbours: int) -> None:
-        self._bundle, self._most = bundle, max_neighbours
+        self.bundle, self._most = bundle, max_neighbours
+        self.lookup = Lookup(schema)
         self._types = {each.name: each for each in schema.node_types if each.name in bundle.node_types}
         self._relations = {each.triple: each for each in schema.relations if each.triple in bundle.relations}
+        self._ids: dict[str, pa.Array] = {}
         features = bundle.features() if any(space.encoders for space in bundle.manifest.spaces) else None
         self._encoders: dict[tuple[str, str], OnlineEncoder] = {}
         if features is not None:
@@ -58,110 +46,157 @@ class FreshNodes:
                     encoder = OnlineEncoder(bundle, space, each.node_type, features)
                     self._encoders[space.name, each.node_type] = encoder
 
-    def records(self, store: GraphStore, affected: Mapping[str, Collection[str]]) -> Iterator[Record]:
-        """Records of these nodes by type: as they are now, or gone. Raises StoreError as every scan does."""
-        for node_type, ids in affected.items():
-            if node_type not in self._types:
-                continue
-            listed = sorted(ids)
-            for start in range(0, len(listed), _AT_ONCE):
-                yield from self._some(store, node_type, listed[start : start + _AT_ONCE])
+    def records(
+        self,
+        store: GraphStore,
+        affected: Mapping[str, Collection[str]],
+        pairs: Mapping[Triple, Collection[tuple[str, str]]] | None = None,
+        noted: Noted | None = None,
+    ) -> Iterator[Record]:
+        """Records of these nodes by type: as they are now, or gone. Raises StoreError as every scan does.
 
-    def _some(self, store: GraphStore, node_type: str, ids: Sequence[str]) -> Iterator[Record]:
-        declared = self._types[node_type]
-        wanted = pa.array(ids, pa.string())
-        scanned = pa.Table.from_batches(store.scan_nodes(node_type), declared.arrow_schema)
-        rows = scanned.filter(pc.is_in(scanned.column("id"), value_set=wanted)).sort_by("id")
-        gone = sorted(set(ids) - set(rows.column("id").to_pylist()))
-        if gone:
-            yield Record(kind="delete", node_type=node_type, nodes=pa.table({"id": pa.array(gone, pa.string())}))
-        if rows.num_rows:
-            yield Record(kind="upsert", node_type=node_type, nodes=self._nodes(store, node_type, rows))
+        ``noted`` is told of the nodes, and of the edges of these ``pairs`` whose sources are among the nodes.
+        """
+        wanted = {
+            node_type: pa.array(sorted(ids), pa.string())
+            for node_type, ids in affected.items()
+            if node_type in self._types and ids
+        }
+        lists = self._lists(store, wanted, pairs or {}, noted)
+        for node_type, ids in wanted.items():
+            rows = self.lookup.nodes(store, node_type, ids).sort_by("id").combine_chunks()
+            if noted is not None:
+                noted.note(self._types[node_type].arrow_schema, node_type, pa.table({"id": ids}), rows)
+            gone = ids.filter(pc.invert(pc.is_in(ids, value_set=_one(rows.column("id")))))
+            if len(gone):
+                yield Record(kind="delete", node_type=node_type, nodes=pa.table({"id": gone}))
+            of_type = {each: found for each, found in lists.items() if each.node_type == node_type}
+            for start in range(0, rows.num_rows, _AT_ONCE):
+                part = rows.slice(start, _AT_ONCE).combine_chunks()
+                at = pc.index_in(part.column("id"), value_set=ids).to_numpy().astype(np.int64)
+                nodes = self._nodes(node_type, part, {each: found.take(at) for each, found in of_type.items()})
+                yield Record(kind="upsert", node_type=node_type, nodes=nodes)
 
-    def _nodes(self, store: GraphStore, node_type: str, rows: pa.Table) -> pa.Table:
+    def _nodes(self, node_type: str, rows: pa.Table, lists: Mapping[EdgeType, Lists]) -> pa.Table:
         declared = self._types[node_type]
-        ids = rows.column("id").to_pylist()
-        lists = self._lists(store, node_type, ids)
-        manifest = self._bundle.node_types[node_type]
+        every = np.arange(rows.num_rows)
+        popularity = np.zeros(rows.num_rows, np.float64)
+        for edge_type, each in lists.items():
+            if self._relations[edge_type.triple].role is RelationRole.ENGAGEMENT:
+                popularity += each.degree
         columns: dict[str, Any] = {"id": rows.column("id")}
         columns["name"] = rows.column(declared.display or "id")
-        columns["popularity"] = pa.array([self._popularity(lists, node_id) for node_id in ids], pa.float64())
-        for each in manifest.properties:
-            given = rows.column(each.name) if each.name in declared.properties else None
-            column = layout.property_column(each.name)
-            kind = self._bundle.nodes(node_type).schema.field(column).type
-            columns[column] = pa.nulls(len(ids), kind) if given is None else given.cast(kind)
-        for edge_type, of_nodes in lists.items():
+        columns["popularity"] = pa.array(popularity)
+        for told in self.bundle.node_types[node_type].properties:
+            column = layout.property_column(told.name)
+            kind = self.bundle.nodes(node_type).schema.field(column).type
+            given = rows.column(told.name) if told.name in declared.properties else pa.nulls(rows.num_rows)
+            columns[column] = given.cast(kind)
+        for edge_type, each in lists.items():
             engagement = self._relations[edge_type.triple].role is RelationRole.ENGAGEMENT
-            most = None if engagement and not edge_type.reversed else self._most
-            kept = [of_nodes.get(node_id, [])[:most] for node_id in ids]
-            columns[f"links/{edge_type.key}"] = pa.array(
-                [[edge.neighbour for edge in each] for each in kept], pa.list_(pa.string())
-            )
-            columns[f"weights/{edge_type.key}"] = pa.array(
-                [[edge.weight for edge in each] for each in kept], pa.list_(pa.float32())
-            )
+            kept = each if engagement and not edge_type.reversed else each.take(every, self._most)
+            columns[f"links/{edge_type.key}"] = kept.ids_column()
+            columns[f"weights/{edge_type.key}"] = kept.weights_column()
         for (space, encoded), encoder in self._encoders.items():
             if encoded == node_type:
-                vectors = [
-                    self._vector(encoder, manifest, rows.slice(place, 1), node_id, lists)
-                    for place, node_id in enumerate(ids)
-                ]
-                columns[f"vector/{space}"] = pa.array(vectors, pa.list_(pa.float32()))
+                columns[f"vector/{space}"] = self._vectors(encoder, node_type, rows, lists)
         return pa.table(columns)
 
-    def _vector(
-        self,
-        encoder: OnlineEncoder,
-        manifest: bundle_pb2.NodeTypeManifest,
-        row: pa.Table,
-        node_id: str,
-        lists: Mapping[EdgeType, Mapping[str, list[_Edge]]],
-    ) -> Vectors | None:
-        """By what is published of the neighbours; None where nothing is known of the node, or it is not finite."""
-        links: dict[EdgeType, list[Link]] = {}
-        for edge_type, of_nodes in lists.items():
-            edges = of_nodes.get(node_id, ())
-            found = zip(edges, self._bundle.ids(edge_type.neighbour_type).rows(e.neighbour for e in edges), strict=True)
-            links[edge_type] = [Link(row=int(at), weight=edge.weight) for edge, at in found if at >= 0]
-        read = [each.name for each in manifest.properties if each.feature and each.name in row.column_names]
-        if not any(links.values()) and all(row.column(name)[0].as_py() is None for name in read):
-            return None
-        names = [each.name for each in manifest.properties if each.name in row.column_names]
+    def _vectors(
+        self, encoder: OnlineEncoder, node_type: str, rows: pa.Table, lists: Mapping[EdgeType, Lists]
+    ) -> pa.Array:
+        """By what is published of the neighbours; null where nothing is known of the node, or it is not finite.
+
+        A concept that is published keeps its vector: only one that training did not know is encoded.
+        """
+        manifest = self.bundle.node_types[node_type]
+        links = {each: found.known(self._published(each.neighbour_type)) for each, found in lists.items()}
+        names = [each.name for each in manifest.properties if each.name in rows.column_names]
+        read = [each.name for each in manifest.properties if each.feature and each.name in rows.column_names]
+        known = np.zeros(rows.num_rows, np.bool_)
+        for csr in links.values():
+            known |= np.diff(csr.indptr) > 0
+        for name in read:
+            known |= pc.is_valid(rows.column(name)).to_numpy()
+        if manifest.role == NodeRole.CONCEPT.value:
+            known = pc.invert(pc.is_in(rows.column("id"), value_set=self._published(node_type))).to_numpy()
+        vectors: list[Any] = [None] * rows.num_rows
+        which = np.flatnonzero(known)
         # A table without columns has no rows.
-        vector = encoder.encode(row.select(names or ["id"]).combine_chunks(), links)
-        return vector if np.isfinite(vector).all() else None
+        table = rows.select(names or ["id"])
+        for start in range(0, len(which), _ENCODED_AT_ONCE):
+            some = which[start : start + _ENCODED_AT_ONCE]
+            own = {each: csr.take(some) for each, csr in links.items()}
+            found = encoder.encode_rows(table.take(pa.array(some)).combine_chunks(), own)
+            for row, vector in zip(some.tolist(), found, strict=True):
+                vectors[row] = vector if np.isfinite(vector).all() else None
+        return pa.array(vectors, pa.list_(pa.float32()))
 
-    def _lists(self, store: GraphStore, node_type: str, ids: Sequence[str]) -> dict[EdgeType, dict[str, list[_Edge]]]:
-        """All edges of the nodes, by edge type of theirs, in the order of the lists."""
-        lists: dict[EdgeType, dict[str, list[_Edge]]] = {
-            each: {}
-            for each in self._bundle.edge_types
-            if each.node_type == node_type and each.triple in self._relations
-        }
-        if len(ids) <= _FEW:
-            self._ask(store, node_type, ids, lists)
-        else:
-            self._scan(store, ids, lists)
-        for of_nodes in lists.values():
-            for edges in of_nodes.values():
-                edges.sort()
-        return lists
+    def _published(self, node_type: str) -> pa.Array:
+        if node_type not in self._ids:
+            self._ids[node_type] = _one(self.bundle.nodes(node_type).column(0)).cast(pa.string())
+        return self._ids[node_type]
 
-    def _ask(
-        self, store: GraphStore, node_type: str, ids: Sequence[str], lists: dict[EdgeType, dict[str, list[_Edge]]]
-    ) -> None:
-        limit = self._limit(node_type, lists)
-        for node_id in ids:
-            for each in store.neighbourhood(node_type, node_id, limit=limit):
-                ends = [each.direction == "in"]
-                if (each.node_type, each.node_id) == (node_type, node_id):
-                    ends = [False, True]  # a loop is told once
-                for reverse in ends:
-                    found = lists.get(EdgeType(each.triple, reverse))
-                    if found is not None:
-                        relation = self._relations[each.triple]
-                        found.setdefault(node_id, []).append(_edge(relation, each.node_id, each.properties))
+    def _lists(
+        self,
+        store: GraphStore,
+        wanted: Mapping[str, pa.Array],
+        pairs: Mapping[Triple, Collection[tuple[str, str]]],
+        noted: Noted | None,
+    ) -> dict[EdgeType, Lists]:
+        """All edges of the nodes, by edge type of theirs; each relation is read once for both ends."""
+        if sum(map(len, wanted.values())) <= _FEW:
+            return self._asked(store, wanted)
+        found: dict[EdgeType, Lists] = {}
+        nobody = pa.array([], pa.string())
+        for triple, relation in self._relations.items():
+            listed = [EdgeType(triple), EdgeType(triple, True)]
+            ends = [wanted.get(each.node_type, nobody) if each in self.bundle.edge_types else nobody for each in listed]
+            if not any(map(len, ends)):
+                continue
+            columns = [name for name in (relation.weight, relation.time) if name]
+            if noted is not None and triple in pairs:
+                columns = list(relation.properties)
+            tables = self.lookup.edges(store, triple, columns, sources=ends[0], targets=ends[1])
+            if noted is not None and triple in pairs and len(ends[0]):
+                told = [pa.array(each, pa.string()) for each in zip(*pairs[triple], strict=True)]
+                noted.note(relation.arrow_schema, triple, pa.table(told, ["source", "target"]), tables[0])
+            for edge_type, ids, table in zip(listed, ends, tables, strict=True):
+                if len(ids):
+                    own, other = ("target", "source") if edge_type.reversed else ("source", "target")
+                    found[edge_type] = Lists.of(ids, relation, table.column(own), table.column(other), table)
+        return found
+
+    def _asked(self, store: GraphStore, wanted: Mapping[str, pa.Array]) -> dict[EdgeType, Lists]:
+        found: dict[EdgeType, Lists] = {}
+        for node_type, ids in wanted.items():
+            edge_types = [
+                each
+                for each in self.bundle.edge_types
+                if each.node_type == node_type and each.triple in self._relations
+            ]
+            limit = self._limit(node_type, edge_types)
+            edges: dict[EdgeType, list[tuple[str, str, Mapping[str, Any]]]] = {each: [] for each in edge_types}
+            for node_id in ids.to_pylist():
+                for each in store.neighbourhood(node_type, node_id, limit=limit):
+                    ends = [each.direction == "in"]
+                    if (each.node_type, each.node_id) == (node_type, node_id):
+                        ends = [False, True]  # a loop is told once
+                    for reverse in ends:
+                        if EdgeType(each.triple, reverse) in edges:
+                            edges[EdgeType(each.triple, reverse)].append((node_id, each.node_id, each.properties))
+            for edge_type, listed in edges.items():
+                relation = self._relations[edge_type.triple]
+                own, other = (
+                    pa.chunked_array([pa.array([edge[end] for edge in listed], pa.string())]) for end in (0, 1)
+                )
+                columns = [name for name in (relation.weight, relation.time) if name]
+                more = {
+                    name: pa.array([edge[2].get(name) for edge in listed], relation.properties[name].type.arrow)
+                    for name in columns
+                }
+                found[edge_type] = Lists.of(ids, relation, own, other, pa.table(more))
+        return found
 
     def _limit(self, node_type: str, lists: Collection[EdgeType]) -> int:
         """Edges to ask for by relation: what is not encoded needs those of its lists; a genre may have a million."""
@@ -171,39 +206,10 @@ class FreshNodes:
         both_ways = any(each.node_type == each.neighbour_type for each in lists)
         return _EVERY_EDGE if encoded or engaged or both_ways else self._most
 
-    def _scan(self, store: GraphStore, ids: Sequence[str], lists: dict[EdgeType, dict[str, list[_Edge]]]) -> None:
-        wanted = pa.array(ids, pa.string())
-        for triple in dict.fromkeys(edge_type.triple for edge_type in lists):
-            relation = self._relations[triple]
-            columns = [name for name in (relation.weight, relation.time) if name]
-            for batch in store.scan_edges(triple, columns):
-                for edge_type in (EdgeType(triple), EdgeType(triple, True)):
-                    if edge_type not in lists:
-                        continue
-                    own, other = ("target", "source") if edge_type.reversed else ("source", "target")
-                    for row in batch.filter(pc.is_in(batch.column(own), value_set=wanted)).to_pylist():
-                        lists[edge_type].setdefault(row[own], []).append(_edge(relation, row[other], row))
 
-    def _popularity(self, lists: Mapping[EdgeType, Mapping[str, list[_Edge]]], node_id: str) -> float:
-        return float(
-            sum(
-                len(of_nodes.get(node_id, ()))
-                for edge_type, of_nodes in lists.items()
-                if self._relations[edge_type.triple].role is RelationRole.ENGAGEMENT
-            )
-        )
-
-
-def _edge(relation: Relation, neighbour: str, properties: Mapping[str, Any]) -> _Edge:
-    weight = 1.0 if relation.weight is None else properties.get(relation.weight)
-    moment = None if relation.time is None else properties.get(relation.time)
-    age = 0.0 if relation.time is None else float("inf") if moment is None else -_seconds(moment)
-    # As float32, which is what the lists hold and what the encoder reads.
-    return _Edge(age, -float(np.float32(1.0 if weight is None else weight)), neighbour.encode())
-
-
-def _seconds(moment: Any) -> float:
-    return float(moment.timestamp() if hasattr(moment, "timestamp") else moment.toordinal() * 86_400)
+def _one(column: pa.ChunkedArray) -> pa.Array:
+    joined = column.combine_chunks()
+    return joined.chunk(0) if isinstance(joined, pa.ChunkedArray) else joined
 
 
 def affected_nodes(
@@ -218,17 +224,21 @@ def affected_nodes(
     return found
 
 
-def logged_nodes(schema: GraphSchema, changes: Collection[Logged]) -> dict[str, set[str]] | None:
-    """The same of what a store's log tells; None where it does not name all of them."""
+def logged_nodes(
+    schema: GraphSchema, changes: Collection[Logged]
+) -> tuple[dict[str, set[str]], dict[Triple, set[tuple[str, str]]], bool]:
+    """The same of what a store's log tells; the pairs of ends it names; whether it names all that changed."""
     relations = {each.triple.key: each.triple for each in schema.relations}
     found: dict[str, set[str]] = {}
+    pairs: dict[Triple, set[tuple[str, str]]] = {}
+    whole = True
     for each in changes:
         triple = relations.get(each.what)
         # With a node go edges that the log does not name, and their other ends differ too.
-        if each.keys is None or (triple is None and each.op == "delete"):
-            return None
-        types = (each.what,) if triple is None else (triple.source, triple.target)
-        for key in each.keys:
-            for node_type, node_id in zip(types, key, strict=True):
-                found.setdefault(node_type, set()).add(node_id)
-    return found
+        whole &= each.keys is not None and not (triple is None and each.op == "delete")
+        for key in each.keys or ():
+            if triple is None:
+                found.setdefault(each.what, set()).add(key[0])
+            else:
+                pairs.setdefault(triple, set()).add((key[0], key[1]))
+    return affected_nodes(found, pairs), pairs, whole

@@ -342,7 +342,7 @@ def test_a_bundle_holds_what_was_trained(
     assert bundle.manifest.snapshot_hash == snapshot.content_hash
     similar, user = bundle.spaces["similar"], bundle.spaces["user"]
     assert list(similar.node_types) == ["Film", "Genre", "Keyword"]
-    assert [encoder.node_type for encoder in similar.encoders] == ["Film"]
+    assert [encoder.node_type for encoder in similar.encoders] == ["Film", "Genre", "Keyword"]
     assert list(user.node_types) == ["Person", "Film"]
     assert [encoder.node_type for encoder in user.encoders] == ["Person", "Film"]
     assert similar.max_neighbours == declared.settings.training.similar.fan_out
