@@ -59,7 +59,8 @@ def export_part(pipeline: Pipeline, part: Part, *, as_json: bool) -> None:
             hops=part.hops,
         )
         root = part.out or project.work / "subgraphs"
-        made = write_subgraph(whole, selection, root, progress=pipeline.progress)
+        memory_mib = project.settings.export.memory_mib
+        made = write_subgraph(whole, selection, root, progress=pipeline.progress, memory_mib=memory_mib)
     nodes = {each.name: made.num_nodes(each.name) for each in made.schema.node_types}
     edges = {str(each.triple): made.num_edges(each.triple) for each in made.schema.relations}
     if as_json:

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from graph_store.schema import GraphSchema, NodeType, Relation, Triple
 from graph_store.store import Counts
 from model_store.csr import EdgeType
-from training.export import Snapshot, export_snapshot, exporter
+from training.export import Snapshot, export_snapshot, workspace
 
 LIKED = Triple("User", "LIKED", "Film")
 NEAR = Triple("Film", "NEAR", "Film")
@@ -136,7 +136,7 @@ def graphs(draw: st.DrawFn) -> tuple[dict[str, list[Any]], dict[Triple, list[Any
 @pytest.fixture(autouse=True, scope="module")
 def _no_waiting_for_the_disk() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(exporter, "_sync", lambda path: None)
+        patch.setattr(workspace, "sync_file", lambda path: None)
         yield
 
 

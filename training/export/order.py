@@ -31,22 +31,20 @@ def counting_order(keys: NDArray[np.int32], size: int) -> tuple[NDArray[np.integ
 
 
 def edge_order(
-    source: NDArray[np.int32],
-    target: NDArray[np.int32],
-    sizes: tuple[int, int],
-    ties: Sequence[pa.Array | pa.ChunkedArray],
-) -> tuple[NDArray[np.integer[Any]], NDArray[np.int64]]:
-    """Canonical order of the edges and ``indptr`` by source.
+    source: NDArray[np.int32], target: NDArray[np.int32], ties: Sequence[pa.Array | pa.ChunkedArray]
+) -> NDArray[np.int64]:
+    """Canonical order of the edges.
 
     ``ties`` are the columns that order edges of one pair: time, kind and weight where declared, then the rest. They are
     looked at only where a pair has several edges.
     """
-    by_target, _ = counting_order(target, sizes[1])
-    by_source, indptr = counting_order(source[by_target], sizes[0])
-    order = by_target[by_source]
+    pairs = pair_keys(source, target)
+    # Stable: merging runs that are sorted already is much quicker than sorting.
+    order = np.argsort(pairs, kind="stable")
     if not len(order) or not ties:
-        return order, indptr
-    same = (source[order[1:]] == source[order[:-1]]) & (target[order[1:]] == target[order[:-1]])
+        return order
+    pairs = pairs[order]
+    same = pairs[1:] == pairs[:-1]
     if same.any():
         tied = np.zeros(len(order), dtype=bool)
         tied[1:] |= same
@@ -57,7 +55,13 @@ def edge_order(
         keys = [_rank(column.take(pa.array(rows))) for column in ties]
         # lexsort's last key is the first that counts.
         order[positions] = rows[np.lexsort([*reversed(keys), run])]
-    return order, indptr
+    return order
+
+
+def pair_keys(source: NDArray[np.int32], target: NDArray[np.int32]) -> NDArray[np.uint64]:
+    """Both rows in one number, ordered by source, then target; rows are below 2^31."""
+    keys: NDArray[np.uint64] = (source.astype(np.uint64) << np.uint64(32)) | target.astype(np.uint64)
+    return keys
 
 
 def _rank(values: pa.Array | pa.ChunkedArray) -> NDArray[np.int64]:

@@ -20,7 +20,7 @@ from model_store.csr import EdgeType
 from training.errors import SnapshotError
 from training.export.alignment import Pairs
 from training.export.canonical import blocks
-from training.export.exporter import export_snapshot
+from training.export.exporter import MEMORY_MIB, export_snapshot
 from training.export.snapshot import NO_TIME, Snapshot
 
 if TYPE_CHECKING:
@@ -46,18 +46,24 @@ class Selection:
 
 
 def write_subgraph(
-    snapshot: Snapshot, selection: Selection, root: Path, *, progress: Progress | None = None
+    snapshot: Snapshot,
+    selection: Selection,
+    root: Path,
+    *,
+    progress: Progress | None = None,
+    memory_mib: float = MEMORY_MIB,
 ) -> Snapshot:
     """Write the part to ``root/<content hash>``: the nodes chosen, and all edges left between them.
 
-    Raises SnapshotError for names that are not declared, for seeds that are not there, and where no entity type
+    ``memory_mib`` is that of ``export_snapshot``; beside it a byte a node and the ids of a relation's two types are in
+    memory. Raises SnapshotError for names that are not declared, for seeds that are not there, and where no entity type
     is left.
     """
     schema = _narrowed(snapshot.schema, selection)
     part = _Part(snapshot, schema, selection)
     if selection.seeds is not None:
         part.reach(selection.seeds, selection.hops)
-    return export_snapshot(cast("GraphStore", part), schema, root, progress=progress)
+    return export_snapshot(cast("GraphStore", part), schema, root, progress=progress, memory_mib=memory_mib)
 
 
 class _Part:
