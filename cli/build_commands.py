@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -16,6 +17,9 @@ from cli.options import DataOption, ForceOption, JsonOption, ProjectOption, SetO
 from cli.progress import RichProgress
 from cli.steps import Pipeline, StepResult
 from cli.subgraph_command import Part, export_part
+from cli.write_back import NAME as WRITE_BACK
+from cli.write_back import summary as write_back_summary
+from cli.write_back import write_back
 from graph_store.errors import ChecksFailed, ConfigError
 
 WorkersOption = Annotated[
@@ -43,7 +47,7 @@ def build(
 ) -> None:
     """From files to an active bundle: ingest, export, train, publish; unchanged steps are skipped."""
     pipeline = _pipeline(project, store, data, settings, force)
-    _run(pipeline, [pipeline.ingest, pipeline.export, pipeline.train, pipeline.publish], as_json)
+    _run(pipeline, [pipeline.ingest, pipeline.export, pipeline.train, *_publishing(pipeline)], as_json)
     if not as_json:
         given = f" -p {project}" if project else ""
         say(f"next: kithkin serve{given}, or kithkin similar NAME{given}")
@@ -151,12 +155,24 @@ def publish(
     store: StoreOption = None,
     data: DataOption = None,
     settings: SetOption = None,
+    writes_back: Annotated[
+        bool,
+        typer.Option("--write-back", help="Then write its results back into the graph; as publish.write_back = true."),
+    ] = False,
     force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Publish the trained model as the active bundle: vectors, indexes tuned and audited, evaluation."""
+    if writes_back:
+        settings = [*(settings or []), "publish.write_back=true"]
     pipeline = _pipeline(project, store, data, settings, force)
-    _run(pipeline, [pipeline.publish], as_json)
+    _run(pipeline, _publishing(pipeline), as_json)
+
+
+def _publishing(pipeline: Pipeline) -> list[Callable[[], StepResult]]:
+    """Publishing, and writing back where the settings ask for it."""
+    written_back = [partial(write_back, pipeline)] if pipeline.project.settings.publish.write_back else []
+    return [pipeline.publish, *written_back]
 
 
 def _pipeline(
@@ -215,4 +231,6 @@ def _summary(result: StepResult) -> str:
         return f"snapshot {outcome['content_hash'][:12]}"
     if result.name == "publish":
         return f"bundle {outcome['version']}"
+    if result.name == WRITE_BACK:
+        return write_back_summary(result)
     return ", ".join(f"{space}: {figures['steps']:,.0f} steps" for space, figures in outcome["metrics"].items())

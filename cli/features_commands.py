@@ -11,6 +11,7 @@ from cli.console import err, print_json, say
 from cli.options import DataOption, ForceOption, JsonOption, ProjectOption, SetOption, StoreOption, open_project
 from cli.progress import RichProgress
 from cli.steps import Pipeline
+from cli.write_back import summary, write_back
 from graph_store.errors import ConfigError
 
 NOT_PROMOTED = 3
@@ -93,13 +94,18 @@ def retrain(
     )
     with pipeline.alone():
         done = run(pipeline)
+        back = done.active is not None and pipeline.project.settings.publish.write_back
+        written_back = write_back(pipeline) if back else None
     if as_json:
-        print_json(done.to_json())
+        told = None if written_back is None else {"skipped": written_back.skipped, **written_back.outcome}
+        print_json(done.to_json() | {"write_back": told})
     elif done.unchanged:
         say(f"{done.reason}; bundle {done.active} stays")
     elif done.refused:
         say(f"not published: {done.reason}; bundle {done.active or 'none'} stays")
     else:
         say(f"bundle {done.published} published: {done.reason}")
+    if written_back is not None and not written_back.skipped and not as_json:
+        say(f"written back: {summary(written_back)}")
     if done.refused:
         raise typer.Exit(NOT_PROMOTED)

@@ -207,7 +207,9 @@ class Forgetting:
         active = store.active()
         if active in holding:
             if not self._dry_run:
-                yield Found(where=f"bundle {self._rewrite(store, active)}", what=f"made from {active}, and activated")
+                published = self._rewrite(store, active)
+                yield Found(where=f"bundle {published}", what=f"made from {active}, and activated")
+                yield from self._written_back()
             else:
                 yield Found(where=f"bundle {active}", what="written anew without the person")
         for version in holding:
@@ -222,6 +224,18 @@ class Forgetting:
                 if not self._dry_run:
                     delta.unlink(missing_ok=True)
                 yield Found(where=str(delta.relative_to(self._project.work)), what="removed")
+
+    def _written_back(self) -> Iterator[Found]:
+        """What is written back counts them among a reason's users: it is made again, of the bundle without them."""
+        from cli.write_back import write_back, written_back_version
+        from graph_store.stores import open_store
+
+        version = None
+        with suppress(StoreUnavailable), open_store(self._project, read_only=True) as graph:
+            version = written_back_version(graph)
+        if version is not None:
+            made = write_back(self._pipeline).outcome["version"]
+            yield Found(where="store", what=f"what was written back of {version} made anew, of {made}")
 
     def _rewrite(self, store: BundleStore, version: str) -> str:
         """A bundle like this one without the person, active and served; returns its version."""
@@ -255,6 +269,10 @@ class Forgetting:
         return removed
 
     def _snapshots(self) -> Iterator[Found]:
+        for folder in sorted((self._project.work / "snapshots").glob(".exporting-*")) if self.known else ():
+            if not self._dry_run:
+                shutil.rmtree(folder)
+            yield Found(where="an export that was interrupted", what="removed; the next one reads all again")
         for folder in sorted((self._project.work / "snapshots").glob("[0-9a-f]*")):
             if self._in(folder):
                 if not self._dry_run:

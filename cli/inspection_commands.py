@@ -30,10 +30,17 @@ def stats(project: ProjectOption = None, store: StoreOption = None, as_json: Jso
     with open_store(opened, read_only=True) as graph:
         found = statistics(graph, opened.schema)
         undeclared = drift(graph, opened.schema, graph.counts(), neo4j=opened.settings.store.is_neo4j, scan=True)
+        written_back = graph.written_back()
     if as_json:
-        print_json(_statistics_json(found, undeclared))
-    else:
-        _print_statistics(found, undeclared)
+        print_json(_statistics_json(found, undeclared) | {"written_back": [asdict(each) for each in written_back]})
+        return
+    _print_statistics(found, undeclared)
+    for each in written_back:
+        told = each.publishing
+        if each.complete:
+            out.print(f"Written back: {told.relation} edges and vectors of bundle {told.bundle}.", highlight=False)
+        else:
+            out.print(f"! Begun and not whole: what is written back of bundle {told.bundle}.", highlight=False)
 
 
 def show(

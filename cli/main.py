@@ -13,6 +13,7 @@ import typer
 
 from cli import (
     build_commands,
+    constraints_command,
     data_commands,
     doctor,
     evaluation_commands,
@@ -23,6 +24,7 @@ from cli import (
     query_commands,
     serving_commands,
     snapshot_commands,
+    write_back,
 )
 from cli.console import say
 
@@ -48,6 +50,7 @@ app.command("export", rich_help_panel=_STEPS)(build_commands.export)
 app.command("train", rich_help_panel=_STEPS)(build_commands.train)
 app.command("publish", rich_help_panel=_STEPS)(build_commands.publish)
 app.add_typer(evaluation_commands.evaluate, name="evaluate", rich_help_panel=_STEPS)
+app.command("write-back", rich_help_panel=_STEPS)(write_back.write_back_command)
 app.command("export-features", rich_help_panel=_STEPS)(features_commands.export_features)
 app.command("retrain", rich_help_panel=_RUN)(features_commands.retrain)
 app.command("serve", rich_help_panel=_RUN)(serving_commands.serve)
@@ -65,6 +68,7 @@ app.command("stats", rich_help_panel=_ASK)(inspection_commands.stats)
 app.command("show", rich_help_panel=_ASK)(inspection_commands.show)
 app.add_typer(snapshot_commands.snapshot, name="snapshot", rich_help_panel=_ASK)
 app.command("cypher", rich_help_panel=_ASK)(data_commands.cypher)
+app.command("constraints", rich_help_panel=_ASK)(constraints_command.constraints)
 
 
 def _print_version(wanted: bool) -> None:

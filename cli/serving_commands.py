@@ -57,7 +57,7 @@ def serve(
             # What flags say above the file, the follower has to know too; the environment it has itself.
             overrides={
                 "work": str(opened.work.absolute()),
-                **{f"store.{name}": value for name, value in opened.settings.store.model_dump().items()},
+                **{f"store.{name}": value for name, value in opened.settings.store.model_dump(mode="json").items()},
                 "publish.max_neighbours": opened.settings.publish.max_neighbours,
             },
             every_s=opened.settings.serving.follow_s,

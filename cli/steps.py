@@ -52,8 +52,12 @@ class StepLog:
 
     def last(self, step: str) -> dict[str, Any] | None:
         """Outcome of the step's last run, whatever its inputs were."""
-        entry = self._read().get(step)
+        entry = self.entry(step)
         return entry["outcome"] if entry else None
+
+    def entry(self, step: str) -> dict[str, Any] | None:
+        """``inputs`` and ``outcome`` of the step's last run."""
+        return self._read().get(step)
 
     def record(self, step: str, inputs: str, outcome: Mapping[str, Any]) -> None:
         """Remember a finished step."""
@@ -156,18 +160,33 @@ class Pipeline:
 
         started = time.perf_counter()
         with open_store(self.project, read_only=True) as store:
-            inputs = _digest(
-                store.state_token(),
-                self.project.schema.model_dump_json(),
-                self.project.settings.store.model_dump_json(),
-            )
+            inputs = self._export_inputs(store.state_token())
             known = None if self.force else self.log.outcome("export", inputs)
             if known is not None and self._snapshot_folder(known["content_hash"]).is_dir():
                 return _result("export", started, known, skipped=True)
-            snapshot = export_snapshot(store, self.project.schema, self._snapshots, progress=self.progress)
+            snapshot = export_snapshot(
+                store,
+                self.project.schema,
+                self._snapshots,
+                progress=self.progress,
+                memory_mib=self.project.settings.export.memory_mib,
+                known_as=self.project.settings.store.model_dump_json(include={"uri", "database", "label_prefix"}),
+            )
         outcome = {"content_hash": snapshot.content_hash}
         self.log.record("export", inputs, outcome)
         return _result("export", started, outcome)
+
+    def _export_inputs(self, state: str) -> str:
+        settings = self.project.settings.store.model_dump_json()
+        return _digest(state, self.project.schema.model_dump_json(), settings)
+
+    def graph_stayed(self, before: str, after: str) -> None:
+        """The store's state moved, and its graph did not: what was done with the graph before is done."""
+        ingested, exported = self.log.entry("ingest"), self.log.outcome("export", self._export_inputs(before))
+        if ingested is not None and ingested["outcome"].get("state") == before:
+            self.log.record("ingest", ingested["inputs"], {**ingested["outcome"], "state": after})
+        if exported is not None:
+            self.log.record("export", self._export_inputs(after), exported)
 
     def train(self) -> StepResult:
         """Snapshot to trained model."""
@@ -247,7 +266,7 @@ class Pipeline:
         settings = self.project.settings
         return _digest(
             trained,
-            settings.publish.model_dump_json(),
+            settings.publish.of_the_bundle(),
             settings.evaluation.model_dump_json(),
             _judgements(self.project),
             _own_scorer(self.project),

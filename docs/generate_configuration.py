@@ -17,14 +17,34 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from graph_store import checks, neural_settings, schema, serving_settings, settings, sources
+from graph_store import (
+    checks,
+    evaluation_settings,
+    neural_settings,
+    schema,
+    serving_settings,
+    settings,
+    sources,
+    store_settings,
+    training_settings,
+)
 from graph_store.json_schema import field_docstrings
 
 PAGE = Path(__file__).parent / "configuration.md"
 _BLOCK = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 _MODELS: dict[str, type[BaseModel]] = {
     name: model
-    for module in (schema, sources, checks, settings, neural_settings, serving_settings)
+    for module in (
+        schema,
+        sources,
+        checks,
+        settings,
+        store_settings,
+        training_settings,
+        neural_settings,
+        evaluation_settings,
+        serving_settings,
+    )
     for name, model in vars(module).items()
     if isinstance(model, type) and issubclass(model, BaseModel) and model.__module__ == module.__name__
 }

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from graph_store.published import HAS_VECTOR, MARKER, NEXT, VECTOR, bundle_property
 from graph_store.schema import GraphSchema
 from graph_store.store import Counts, GraphStore
 
-_OWN = frozenset({"KithkinSchema"})
+_NOTE = "KithkinSchema"
+_ROLES = {"Entity", "Concept", "User"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,22 +28,31 @@ class Drift:
 def drift(store: GraphStore, schema: GraphSchema, counts: Counts, *, neo4j: bool, scan: bool = False) -> Drift:
     """Compare the store's catalogue with the declaration; ``counts`` are those of the store.
 
+    What publishing wrote back is neither: ``GraphStore.written_back`` tells of it.
+
+    In Neo4j only names with ``store.label_prefix`` are ours, and all where there is none.
     Neo4j keeps no catalogue of properties by label: with ``scan`` every node and edge of a declared type is read for
     them, without it they are not looked for there.
     """
     declared_types = {node_type.name for node_type in schema.node_types}
     declared_relations = {relation.triple.name for relation in schema.relations}
+    prefix = store.label_prefix
     if neo4j:
-        types = _first_column(store, "CALL db.labels()")
+        labels = _first_column(store, "CALL db.labels()")
+        # A node carries its role beside its type, where no type has that name. Other projects have notes of their own.
+        types = {label.removeprefix(prefix) for label in labels if label.startswith(prefix)} - _ROLES
+        types = {label for label in types if not label.endswith(_NOTE)}
         relations = _first_column(store, "CALL db.relationshipTypes()")
-        # A node carries its role beside its type, where no type has that name.
-        types -= {"Entity", "Concept", "User"}
+        relations = {name.removeprefix(prefix) for name in relations if name.startswith(prefix)}
     else:
         types = _first_column(store, "CALL show_tables() WHERE type = 'NODE' RETURN name")
         relations = _first_column(store, "CALL show_tables() WHERE type = 'REL' RETURN name")
+    ours = store.written_back()
+    types -= {MARKER, VECTOR, *NEXT}
+    relations -= {each.publishing.relation for each in ours} | {HAS_VECTOR, *NEXT}
     edges = {}
     for name in sorted(declared_relations & relations):
-        ((held,),) = store.query(f"MATCH ()-[r:{_quoted(name)}]->() RETURN count(*)").rows
+        ((held,),) = store.query(f"MATCH ()-[r:{_quoted(prefix + name)}]->() RETURN count(*)").rows
         known = sum(number for triple, number in counts.edges.items() if triple.name == name)
         if held != known:
             edges[name] = held - known
@@ -49,9 +60,11 @@ def drift(store: GraphStore, schema: GraphSchema, counts: Counts, *, neo4j: bool
     if not neo4j:
         properties = _undeclared_properties(store, schema, types | relations)
     elif scan:
-        properties = _scanned_properties(store, schema)
+        vectors = {each.publishing.property for each in ours}
+        vectors |= {bundle_property(name) for name in vectors}
+        properties = tuple(name for name in _scanned_properties(store, schema) if name.partition(".")[2] not in vectors)
     return Drift(
-        node_types=tuple(sorted(types - declared_types - _OWN)),
+        node_types=tuple(sorted(types - declared_types)),
         relations=tuple(sorted(relations - declared_relations)),
         edges=edges,
         properties=properties,
@@ -72,7 +85,8 @@ def _scanned_properties(store: GraphStore, schema: GraphSchema) -> tuple[str, ..
     node_types = {node_type.name for node_type in schema.node_types}
     found = []
     for name in sorted(declared):
-        pattern = f"(x:{_quoted(name)})" if name in node_types else f"()-[x:{_quoted(name)}]->()"
+        label = _quoted(store.label_prefix + name)
+        pattern = f"(x:{label})" if name in node_types else f"()-[x:{label}]->()"
         keys = _first_column(store, f"MATCH {pattern} UNWIND keys(x) AS key RETURN DISTINCT key")
         found += [f"{name}.{key}" for key in sorted(keys - declared[name])]
     return tuple(found)

@@ -9,7 +9,7 @@ GraphStoreError
 ├── NodeNotFound           no node has this id or name; the closest names are told
 └── StoreError             the store itself
     ├── StoreUnavailable   not reachable, or went away; worth a retry
-    ├── StoreAuthError     wrong user or password
+    ├── StoreAuthError     wrong user or password, or a user who may not do this
     ├── StoreLocked        another process holds the write handle
     ├── StoreConflict      what is there does not fit the declared schema
     └── StoreCorrupt       damaged files
@@ -129,7 +129,7 @@ class StoreUnavailable(StoreError):
 
 
 class StoreAuthError(StoreError):
-    """User or password refused."""
+    """User or password refused, or what the user may not do."""
 
 
 class StoreLocked(StoreError):

@@ -63,7 +63,7 @@ def find(store: GraphStore, schema: GraphSchema, text: str, node_type: str | Non
     types = _types(schema, node_type)
     counts = store.counts().nodes
     types = [declared for declared in types if counts[declared.name]]
-    by_id = [declared for declared in types if store.query(_match(declared), {"id": text}).rows]
+    by_id = [declared for declared in types if store.query(_match(store, declared), {"id": text}).rows]
     found = [NodeName(declared.name, text, _name(store, declared, text)) for declared in by_id]
     if not found:
         for declared in types:
@@ -79,7 +79,7 @@ def find(store: GraphStore, schema: GraphSchema, text: str, node_type: str | Non
 
 def view(store: GraphStore, schema: GraphSchema, node: NodeName, limit: int = 10) -> NodeView:
     """The node with at most ``limit`` neighbours per relation and direction; it must be there."""
-    ((properties,),) = store.query(_match(schema.node_type(node.type)), {"id": node.id}).rows
+    ((properties,),) = store.query(_match(store, schema.node_type(node.type)), {"id": node.id}).rows
     neighbours = store.neighbourhood(node.type, node.id, limit)
     totals = {
         (triple, direction): _count(store, node, triple, direction)
@@ -147,15 +147,15 @@ def _types(schema: GraphSchema, node_type: str | None) -> list[NodeType]:
     return [schema.node_type(node_type)]
 
 
-def _match(declared: NodeType) -> str:
-    return f"MATCH (n:{_quoted(declared.name)} {{id: $id}}) RETURN n"
+def _match(store: GraphStore, declared: NodeType) -> str:
+    return f"MATCH (n:{_named(store, declared.name)} {{id: $id}}) RETURN n"
 
 
 def _name(store: GraphStore, declared: NodeType, node_id: str) -> str:
     """What people call a node: its display property, else its id."""
     if declared.display is None:
         return node_id
-    statement = f"MATCH (n:{_quoted(declared.name)} {{id: $id}}) RETURN n.{_quoted(declared.display)}"
+    statement = f"MATCH (n:{_named(store, declared.name)} {{id: $id}}) RETURN n.{_quoted(declared.display)}"
     ((name,),) = store.query(statement, {"id": node_id}).rows
     return node_id if name is None else str(name)
 
@@ -170,7 +170,7 @@ def _names(store: GraphStore, schema: GraphSchema, neighbours: Sequence[Neighbou
         display = schema.node_type(type_).display
         if display is None:
             continue
-        statement = f"UNWIND $ids AS id MATCH (n:{_quoted(type_)} {{id: id}}) RETURN n.id, n.{_quoted(display)}"
+        statement = f"UNWIND $ids AS id MATCH (n:{_named(store, type_)} {{id: id}}) RETURN n.id, n.{_quoted(display)}"
         for id_, name in store.query(statement, {"ids": sorted(of_type)}, limit=len(of_type)).rows:
             if name is not None:
                 names[type_, id_] = NodeName(type_, id_, name)
@@ -184,16 +184,21 @@ def _directions(triple: Triple, node_type: str) -> tuple[Direction, ...]:
 
 
 def _count(store: GraphStore, node: NodeName, triple: Triple, direction: Direction) -> int:
-    here = f"(n:{_quoted(node.type)} {{id: $id}})"
-    edge = f"[:{_quoted(triple.name)}]"
+    here = f"(n:{_named(store, node.type)} {{id: $id}})"
+    edge = f"[:{_named(store, triple.name)}]"
     if direction == "out":
-        statement = f"MATCH {here}-{edge}->(m:{_quoted(triple.target)}) RETURN count(*)"
+        statement = f"MATCH {here}-{edge}->(m:{_named(store, triple.target)}) RETURN count(*)"
     else:
         # A loop is one edge, told with the outgoing ones, as in a neighbourhood.
         loops = " WHERE m.id <> n.id" if triple.source == triple.target else ""
-        statement = f"MATCH {here}<-{edge}-(m:{_quoted(triple.source)}){loops} RETURN count(*)"
+        statement = f"MATCH {here}<-{edge}-(m:{_named(store, triple.source)}){loops} RETURN count(*)"
     ((count,),) = store.query(statement, {"id": node.id}).rows
     return int(count)
+
+
+def _named(store: GraphStore, name: str) -> str:
+    """A type or relation as the store's Cypher calls it."""
+    return _quoted(store.label_prefix + name)
 
 
 def _quoted(name: str) -> str:

@@ -23,7 +23,7 @@ Model = TypeVar("Model", bound=BaseModel)
 FILE_NAME = "kithkin.toml"
 ENVIRONMENT_PREFIX = "KITHKIN_"
 _TOP_LEVEL_VARIABLES = ("KITHKIN_DATA", "KITHKIN_WORK")
-_SETTING_SECTIONS = ("store", "ingest", "training", "evaluation", "publish", "retrain", "serving")
+_SETTING_SECTIONS = ("store", "ingest", "export", "training", "evaluation", "publish", "retrain", "serving")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -137,6 +137,7 @@ def parse_project(
     given = {key: document[key] for key in ("work", "data", *_SETTING_SECTIONS) if key in document}
     given, origins = _layered(given, os.environ if environment is None else environment, overrides or {}, file)
     settings = _validate(Settings, _over_preset(given, file), file, "", origins)
+    settings = settings.model_copy(update={"store": settings.store.within(file.parent)})
     name = document.get("name", file.resolve().parent.name)
     if not isinstance(name, str) or not name:
         raise ConfigError("must be a text", file=file, key="name", value=name)
@@ -188,6 +189,8 @@ def _validate(
         if others:
             message += f" (and {len(others)} more)"
         value = first["input"] if isinstance(first["input"], (str, int, float, bool)) else None
+        if place == "store.password":
+            value, hint = None, "It never stands in kithkin.toml: KITHKIN_STORE_PASSWORD, or store.password_file."
         for dotted, origin in (origins or {}).items():
             if dotted == place or dotted.startswith(f"{place}."):
                 message += f", from {origin}"

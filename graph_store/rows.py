@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from graph_store.errors import InputError
 from graph_store.schema import NodeType, Property, PropertyType, Relation
+from graph_store.scratch_sql import scratch_sql
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -83,7 +83,7 @@ def _is_in(rows: pa.Table, others: pa.Table, keys: Sequence[str]) -> pa.Array:
 
 def _joined(incoming: pa.Table, existing: pa.Table, keys: Sequence[str], select: str, group: str) -> pa.Table:
     on = " AND ".join(f"i.{_quoted(key)} IS NOT DISTINCT FROM e.{_quoted(key)}" for key in keys)
-    with duckdb.connect() as connection:
+    with scratch_sql() as connection:
         connection.register("incoming", _numbered(incoming))
         connection.register("existing", existing)
         return connection.sql(f"SELECT {select} FROM incoming i JOIN existing e ON {on} {group}").to_arrow_table()

@@ -12,6 +12,7 @@ from typing import Any, Literal, Protocol
 
 import pyarrow as pa
 
+from graph_store.published import Published, PublishedRows, Publishing, WrittenBack
 from graph_store.schema import Triple
 from graph_store.written import WrittenSince
 
@@ -65,6 +66,11 @@ class GraphStore(Protocol, AbstractContextManager["GraphStore"]):
     value is null. All methods raise ``StoreUnavailable`` when the store is away; a write raises ``StoreLocked`` when
     another process writes.
     """
+
+    @property
+    def label_prefix(self) -> str:
+        """Stands before every type's and relation's name in the store's own Cypher (``store.label_prefix``)."""
+        ...
 
     def apply_schema(self) -> None:
         """Create what the declared schema needs (tables, constraints, indexes); twice changes nothing.
@@ -141,6 +147,23 @@ class GraphStore(Protocol, AbstractContextManager["GraphStore"]):
 
         Statements of ``query`` are not in the log, nor what other programs write.
         """
+        ...
+
+    def write_back(self, publishing: Publishing, rows: PublishedRows) -> WrittenBack:
+        """Replace all that was written back by this publishing; none of it is part of the declared graph.
+
+        A reader of the embedded store sees the old one or the new one; in Neo4j, which one is whole
+        (docs/write_back.md). Ended in the middle, the same call again completes it. Raises ConfigError where a name is
+        declared for something else, StoreConflict where edges of that name are there that were not written back.
+        """
+        ...
+
+    def written_back(self) -> tuple[Published, ...]:
+        """What was written back, the whole one first; others were being written or removed when a process ended."""
+        ...
+
+    def remove_written_back(self, keep: str | None = None) -> None:
+        """Remove what was written back but for the whole publishing of the bundle ``keep``; twice does no harm."""
         ...
 
     def close(self) -> None:

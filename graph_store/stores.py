@@ -13,9 +13,9 @@ def open_store(project: Project, *, read_only: bool = False) -> GraphStore:
     opened beside a writer and sees, in each call, what was committed last; it must exist.
     """
     if project.settings.store.is_neo4j:
-        from graph_store.neo4j.store import Neo4jStore
+        from graph_store.neo4j.prefixed import open_neo4j
 
-        return Neo4jStore.open(project.schema, project.settings.store, read_only=read_only)
+        return open_neo4j(project.schema, project.settings.store, read_only=read_only)
     from graph_store.embedded.store import EmbeddedStore
 
     return EmbeddedStore.open(project.schema, project.settings.store, project.folder, read_only=read_only)

@@ -39,19 +39,24 @@ class ChangeLog:
                 self._halve()
 
     def since(self, watermark: str, now: str) -> WrittenSince | None:
-        """The changes that lead from one state to another; None where the chain does not."""
+        """The changes from one state on, and whether they lead to the other; None where no chain begins there.
+
+        Between a commit and its line, the chain ends before the present state for a moment.
+        """
         if watermark == now:
             return WrittenSince(changes=(), watermark=now, complete=True)
         found: list[Logged] = []
-        wanted = now
+        last = wanted = ""
         for line in reversed(self._lines()):
             entry = _parsed(line)
-            if entry is None or entry[2] != wanted:
+            if entry is None or (last and entry[2] != wanted):
                 return None
+            if entry[2] == watermark and not last:
+                return WrittenSince(changes=(), watermark=watermark, complete=False)
             found[:0] = [Logged.from_json(each) for each in entry[3]]
-            wanted = entry[1]
+            last, wanted = last or entry[2], entry[1]
             if wanted == watermark:
-                return WrittenSince(changes=tuple(found), watermark=now, complete=True)
+                return WrittenSince(changes=tuple(found), watermark=last, complete=last == now)
         return None
 
     def _lines(self) -> list[bytes]:

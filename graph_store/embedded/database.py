@@ -35,6 +35,9 @@ _HELD = re.compile(r"Lock is held by PID (\d+)")
 # Texts and comments, which may hold semicolons and keywords that mean nothing.
 _OPAQUE = re.compile(r"'(?:\\.|[^'\\])*'|\"(?:\\.|[^\"\\])*\"|`[^`]*`|//[^\n]*|/\*.*?\*/", re.DOTALL)
 _TRANSACTION = frozenset({"BEGIN", "COMMIT", "ROLLBACK", "CHECKPOINT"})
+_UNFINISHED = "checkpoint recovery is pending"
+# After a write that failed Ladybug may trip over what it could not write, when it folds the commit into the file.
+_NO_ROOM = re.compile("Cannot write to file|post-commit checkpoint failed")
 # These write outside the graph (files, settings of the process), which a read-only transaction lets pass.
 _WRITES_OUTSIDE = frozenset({"COPY", "EXPORT", "IMPORT", "INSTALL", "UNINSTALL", "LOAD EXTENSION", "ATTACH", "DETACH"})
 
@@ -51,7 +54,7 @@ class EmbeddedDatabase:
         self.read_only = read_only
         self.generation = 0
         """How often the file was opened: a reader opens it again when someone committed."""
-        self._memory_mib = memory_mib
+        self.memory_mib = memory_mib
         self._timeout_s = timeout_s
         self._gate = CommitGate(path)
         self._lock = WriterLock(path)
@@ -133,7 +136,7 @@ class EmbeddedDatabase:
             try:
                 self._seen = self.token()
                 self._database = ladybug.Database(
-                    self.path, read_only=self.read_only, buffer_pool_size=self._memory_mib * 1024 * 1024
+                    self.path, read_only=self.read_only, buffer_pool_size=self.memory_mib * 1024 * 1024
                 )
                 self._connection = ladybug.Connection(self._database)
                 # Closing would write the file once more, and `token` would move with nothing committed.
@@ -145,7 +148,8 @@ class EmbeddedDatabase:
                 if isinstance(failure, ConfigError | StoreConflict) or time.monotonic() >= deadline:
                     raise failure from None
                 # Where nobody writes, waiting does not mend it (a moment's grace: the writer may just have gone).
-                if isinstance(failure, StoreCorrupt) and not self._somebody_writes():
+                hopeless = isinstance(failure, StoreCorrupt) or _UNFINISHED in str(error)
+                if hopeless and not self._somebody_writes():
                     deadline = min(deadline, time.monotonic() + 0.5)
             time.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE_S)
@@ -176,6 +180,11 @@ class EmbeddedDatabase:
             return StoreConflict(f"{self.path} was made by another version: {_short(message)}", hint=hint)
         if "Buffer manager" in message:
             return _out_of_memory()
+        if _UNFINISHED in message:
+            hint = "Nothing is lost. Open it for writing once, which ends it: run `kithkin ingest` again."
+            return StoreUnavailable(f"the last write to {self.path} was cut short", hint=hint)
+        if _NO_ROOM.search(message):
+            return _no_room(self.path)
         hint = "Restore it from a copy, or remove it and run `kithkin ingest` again."
         return StoreCorrupt(f"{self.path} is damaged or not a graph store: {_short(message)}", hint=hint)
 
@@ -189,6 +198,11 @@ class EmbeddedDatabase:
             self._database.close()
         finally:
             self._lock.release()
+
+    def forget_plans(self) -> None:
+        """Connect anew: Ladybug 0.22 keeps plans that name tables of a transaction that was rolled back."""
+        self._connection.close()
+        self._connection = ladybug.Connection(self._database)
 
     def table(self, statement: str, parameters: Mapping[str, Any] | None = None) -> pa.Table:
         """Run one of our own statements; its result as Arrow."""
@@ -217,7 +231,7 @@ class EmbeddedDatabase:
         try:
             return self._connection.execute(statement, dict(parameters or {}))
         except RuntimeError as error:
-            raise _failed(str(error)) from None
+            raise _no_room(self.path) if _NO_ROOM.search(str(error)) else _failed(str(error)) from None
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -315,6 +329,13 @@ def _locked(path: Path, holder: int) -> StoreLocked:
 
 def _out_of_memory() -> StoreError:
     return StoreError("the embedded store ran out of memory", hint="Raise store.memory_mib and open the store again.")
+
+
+def _no_room(path: Path) -> StoreError:
+    return StoreError(
+        f"{path} cannot be written to its end: its disk is full, or files may not be as large",
+        hint="Make room and run the same command again: what was committed stays, and the rest is written.",
+    )
 
 
 def _failed(message: str) -> StoreError:

@@ -21,6 +21,7 @@ if sys.platform != "win32":
 
 FIRST_PAUSE_S = 0.002
 LONGEST_PAUSE_S = 0.1
+_GATE_PAUSE_S = 0.005
 _FLAGS = os.O_CREAT | getattr(os, "O_CLOEXEC", 0)
 
 
@@ -105,14 +106,13 @@ def _locked(path: Path, deadline: float, *, shared: bool) -> Iterator[None]:
 
 def _wait(file: int, kind: int, deadline: float) -> None:
     if sys.platform != "win32":
-        pause = FIRST_PAUSE_S
         while True:
             try:
                 fcntl.flock(file, kind | fcntl.LOCK_NB)
             except BlockingIOError:
                 if time.monotonic() >= deadline:
                     raise TimeoutError from None
-                time.sleep(pause)
-                pause = min(2 * pause, LONGEST_PAUSE_S)
+                # Always as short: between the commits of a busy writer the gate is open for a few hundredths.
+                time.sleep(_GATE_PAUSE_S)
             else:
                 return

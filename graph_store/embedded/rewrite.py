@@ -67,6 +67,8 @@ def _copy(schema: GraphSchema, settings: StoreSettings, folder: Path, beside: Pa
         for relation in schema.relations:
             for edges in _tables(old.scan_edges(relation.triple)):
                 new.upsert_edges(relation.triple, edges)
+        for published in old.written_back():
+            new.write_back(published.publishing, old.stored_rows(published.publishing))
         if new.counts() != counts:
             raise StoreConflict(
                 "the store holds an edge more than once, which writing it anew would change",

@@ -4,32 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import pyarrow as pa
 
+from graph_store.embedded import published, writing
 from graph_store.embedded.change_log import ChangeLog
 from graph_store.embedded.database import EmbeddedDatabase, quoted
-from graph_store.embedded.tables import Table, column_type, is_complete, missing, read_tables, relation_properties
+from graph_store.embedded.scan import edge_batches, named, node_batches
+from graph_store.embedded.tables import Table, is_complete, missing, read_tables
 from graph_store.embedded.values import plain_values
 from graph_store.errors import InputError, StoreConflict
 from graph_store.neighbours import Found, heaviest_first
+from graph_store.published import Published, PublishedRows, Publishing, WrittenBack, check_names, refuse_declared
 from graph_store.rows import difference, edge_rows, node_rows, not_in, present_in
-from graph_store.schema import GraphSchema, Property, PropertyType, Relation, Triple
+from graph_store.schema import GraphSchema, Relation, Triple
 from graph_store.settings import StoreSettings
 from graph_store.store import Counts, Neighbour, QueryResult, Written
 from graph_store.written import Logged, WrittenSince, logged
 
-_CHANGED_AT_ONCE = 50_000
-"""Rows changed or deleted by one statement: bounds the memory that its join takes."""
 _SEEK_BELOW = 256
 """Edges of so many nodes are looked up one node at a time; of more, the whole relation is read."""
 
 
 class EmbeddedStore:
     """GraphStore on a Ladybug file; one thread at a time, one writing process at a time."""
+
+    label_prefix = ""
 
     def __init__(self, schema: GraphSchema, database: EmbeddedDatabase) -> None:
         self._schema = schema
@@ -62,6 +66,7 @@ class EmbeddedStore:
 
     def apply_schema(self) -> None:
         """Create the tables and columns that are not there; see ``GraphStore``."""
+        refuse_declared(self._schema, self.written_back())
         statements = list(missing(self._schema, read_tables(self._database)))
         if statements:
             with self._database.transaction():
@@ -78,17 +83,49 @@ class EmbeddedStore:
         self._need(node_type)
         properties = [name for name in rows.column_names if name != "id"]
         diff = difference(rows, self._nodes_there(node_type, rows, properties), ["id"])
-        if diff.new.num_rows or diff.changed.num_rows:
-            with self._noted(logged(node_type, "upsert", diff.new, diff.changed)):
-                if diff.new.num_rows:
-                    columns = ", ".join(quoted(name) for name in diff.new.column_names)
-                    self._database.with_rows(f"COPY {quoted(node_type)}({columns}) FROM arrow_rows", diff.new)
-                assignments = _assignments("n", rows.column_names, properties, declared.properties)
-                for part in _parts(diff.changed):
-                    self._database.with_rows(
-                        f"LOAD FROM arrow_rows MATCH (n:{quoted(node_type)} {{id: c0}}) SET {assignments}", part
-                    )
+        self.write_nodes(node_type, diff.new, diff.changed)
         return Written(created=diff.new.num_rows, changed=diff.changed.num_rows, unchanged=diff.unchanged)
+
+    def holds(self, what: str | Triple) -> bool:
+        """Whether there is a node of this type or an edge of this relation."""
+        if isinstance(what, str):
+            pattern, name = f"(n:{quoted(what)})", what
+        else:
+            name = what.name
+            pattern = f"(:{quoted(what.source)})-[:{quoted(name)}]->(:{quoted(what.target)})"
+        self._need(name)
+        return bool(self._database.rows(f"MATCH {pattern} RETURN 1 LIMIT 1"))
+
+    def write_nodes(self, node_type: str, new: pa.Table, changed: pa.Table) -> None:
+        """Write what a comparison found, in one transaction; nothing is checked here.
+
+        Both have columns of ``NodeType.arrow_schema`` and each id once. None of ``new`` may be in the store: Ladybug
+        would end the process.
+        """
+        if not new.num_rows and not changed.num_rows:
+            return
+        declared = self._schema.node_type(node_type)
+        self._need(node_type)
+        with self._noted(logged(node_type, "upsert", new, changed)):
+            if new.num_rows:
+                writing.create_nodes(self._database, declared, new)
+            if changed.num_rows:
+                writing.change_nodes(self._database, declared, changed)
+
+    def write_edges(self, triple: Triple, new: pa.Table, changed: pa.Table) -> None:
+        """The same for edges, each once by ``Relation.key_columns``, whose ends are in the store."""
+        if not new.num_rows and not changed.num_rows:
+            return
+        relation = self._schema.relation(triple)
+        self._need(triple.name)
+        with self._noted(logged(triple.key, "upsert", new, changed)):
+            writing.change_edges(
+                self._database,
+                relation,
+                changed,
+                [name for name in changed.column_names if name not in relation.key_columns],
+            )
+            writing.copy_edges(self._database, self._schema, relation, new)
 
     def upsert_edges(self, triple: Triple, edges: pa.Table) -> Written:
         """Create or change edges; see ``GraphStore``."""
@@ -111,9 +148,9 @@ class EmbeddedStore:
             what = relation.triple.key
             noted = logged(what, "delete", gone) + logged(what, "upsert", diff.new, diff.changed)
             with self._noted(noted):
-                self._delete(relation, gone)
-                self._change(relation, diff.changed, properties)
-                self._copy_edges(relation, diff.new)
+                writing.delete_edges(self._database, relation, gone)
+                writing.change_edges(self._database, relation, diff.changed, properties)
+                writing.copy_edges(self._database, self._schema, relation, diff.new)
         return Written(
             created=diff.new.num_rows,
             changed=diff.changed.num_rows,
@@ -129,10 +166,8 @@ class EmbeddedStore:
         there = present_in(self._nodes_there(node_type, rows, []), rows, ["id"])
         if there.num_rows:
             with self._noted(logged(node_type, "delete", there)):
-                for part in _parts(there):
-                    self._database.with_rows(
-                        f"LOAD FROM arrow_rows MATCH (n:{quoted(node_type)} {{id: c0}}) DETACH DELETE n", part
-                    )
+                published.delete_vectors(self._database, self._tables(), node_type, there.column("id"))
+                writing.delete_nodes(self._database, node_type, there)
         return Written(deleted=there.num_rows)
 
     def delete_edges(self, triple: Triple, edges: pa.Table) -> Written:
@@ -144,7 +179,7 @@ class EmbeddedStore:
         there = present_in(self._edges_there(relation, rows, list(keys[2:])), rows, keys)
         if there.num_rows:
             with self._noted(logged(triple.key, "delete", there)):
-                self._delete(relation, there)
+                writing.delete_edges(self._database, relation, there)
         return Written(deleted=there.num_rows)
 
     @contextmanager
@@ -154,43 +189,6 @@ class EmbeddedStore:
         with self._database.transaction():
             yield
         self._log.append(before, self._database.token(), changes)
-
-    def _copy_edges(self, relation: Relation, rows: pa.Table) -> None:
-        if not rows.num_rows:
-            return
-        source, name, target = relation.triple
-        # COPY takes source and target first, and wants the table's other columns, also those of other triples.
-        columns = {"source": rows.column("source"), "target": rows.column("target")}
-        for column, declared in relation_properties(self._schema, name).items():
-            given = column in rows.column_names
-            columns[column] = rows.column(column) if given else pa.nulls(rows.num_rows, declared.type.arrow)
-        properties = ", ".join(quoted(column) for column in columns if column not in ("source", "target"))
-        listed = f"({properties})" if properties else ""
-        ends = f"(from='{source}', to='{target}')"
-        self._database.with_rows(f"COPY {quoted(name)}{listed} FROM arrow_rows {ends}", pa.table(columns))
-
-    def _change(self, relation: Relation, rows: pa.Table, properties: Sequence[str]) -> None:
-        assignments = _assignments("r", rows.column_names, properties, relation.properties)
-        for part in _parts(rows):
-            self._database.with_rows(f"{self._matched(relation, rows.column_names)} SET {assignments}", part)
-
-    def _delete(self, relation: Relation, rows: pa.Table) -> None:
-        for part in _parts(rows):
-            self._database.with_rows(f"{self._matched(relation, rows.column_names)} DELETE r", part)
-
-    def _matched(self, relation: Relation, columns: Sequence[str]) -> str:
-        """Ends by primary key first, then the edge: another order makes Ladybug join all with all."""
-        source, name, target = relation.triple
-        number = {column: f"c{index}" for index, column in enumerate(columns)}
-        conditions = []
-        for key in relation.key_columns[2:]:
-            value = _value(number[key], relation.properties[key])
-            conditions.append(f"(r.{quoted(key)} = {value} OR (r.{quoted(key)} IS NULL AND {number[key]} IS NULL))")
-        where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
-        return (
-            f"LOAD FROM arrow_rows MATCH (a:{quoted(source)} {{id: {number['source']}}}) "
-            f"MATCH (b:{quoted(target)} {{id: {number['target']}}}) MATCH (a)-[r:{quoted(name)}]->(b){where}"
-        )
 
     def _check_ends(self, relation: Relation, rows: pa.Table) -> None:
         for column, node_type in (("source", relation.triple.source), ("target", relation.triple.target)):
@@ -211,15 +209,12 @@ class EmbeddedStore:
         """All nodes of a type; see ``GraphStore``."""
         declared = self._schema.node_type(node_type)
         wanted = list(declared.properties) if columns is None else [name for name in columns if name != "id"]
-        fields = ["id", *wanted]
-        schema = pa.schema([declared.arrow_schema.field(name) for name in fields])
-        returned = ", ".join(f"n.{quoted(name)}" for name in fields)
         tables = self._tables()
         if node_type in tables:
             # Only what is asked for: an ingest that adds a property reads the ids before it applies the schema.
             if not set(wanted) <= set(tables[node_type].columns):
                 self._need(node_type)
-            yield from _batches(self._database.table(f"MATCH (n:{quoted(node_type)}) RETURN {returned}"), schema)
+            yield from node_batches(self._database, declared, ["id", *wanted])
 
     def scan_edges(self, triple: Triple, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
         """All edges of a relation; see ``GraphStore``."""
@@ -228,7 +223,7 @@ class EmbeddedStore:
         wanted = [name for name in wanted if name not in ("source", "target")]
         if triple.name in self._tables():
             self._need(triple.name)
-            yield from self._edges_there(relation, None, wanted).to_batches()
+            yield from edge_batches(self._database, relation, wanted)
 
     def _nodes_there(self, node_type: str, rows: pa.Table, properties: Sequence[str]) -> pa.Table:
         """The nodes of these ids as they are in the store."""
@@ -243,7 +238,7 @@ class EmbeddedStore:
             found = self._database.with_rows(f"LOAD FROM arrow_rows MATCH {node} {{id: c0}}) RETURN {returned}", ids)
         else:
             found = self._database.table(f"MATCH {node}) RETURN {returned}")
-        return pa.Table.from_batches(_batches(found, schema), schema)
+        return pa.Table.from_batches(named(found, schema), schema)
 
     def _edges_there(self, relation: Relation, rows: pa.Table | None, properties: Sequence[str]) -> pa.Table:
         """The edges as they are in the store: all, or at least those between the ends that ``rows`` has."""
@@ -261,10 +256,10 @@ class EmbeddedStore:
                 ids = rows.column(column).unique().to_pylist()
                 if len(ids) < _SEEK_BELOW:
                     parts = [self._database.table(f"MATCH {pattern} RETURN {returned}", {"id": id_}) for id_ in ids]
-                    batches = [batch for part in parts for batch in _batches(part, schema)]
+                    batches = [batch for part in parts for batch in named(part, schema)]
                     return pa.Table.from_batches(batches, schema)
         found = self._database.table(f"MATCH ({a}){edge}({b}) RETURN {returned}")
-        return pa.Table.from_batches(_batches(found, schema), schema)
+        return pa.Table.from_batches(named(found, schema), schema)
 
     def neighbourhood(self, node_type: str, node_id: str, limit: int = 100) -> list[Neighbour]:
         """Edges of one node; see ``GraphStore``."""
@@ -354,6 +349,39 @@ class EmbeddedStore:
         """What the log beside the file tells; see ``GraphStore``."""
         return self._log.since(position, self._database.token())
 
+    # ------------------------------------------------------------- what is written back
+
+    def write_back(self, publishing: Publishing, rows: PublishedRows) -> WrittenBack:
+        """Replace what was written back, written beside it before; see ``GraphStore``."""
+        check_names(self._schema, publishing)
+        for name in publishing.node_types:
+            self._need(name)
+        try:
+            # Commits that change nothing of the graph.
+            written = published.write(self._database, self._tables(), publishing, rows, partial(self._noted, ()))
+        except BaseException:
+            self._database.forget_plans()
+            raise
+        finally:
+            self._known = None
+        return written
+
+    def written_back(self) -> tuple[Published, ...]:
+        """What was written back; see ``GraphStore``."""
+        return published.published(self._database, self._tables())
+
+    def remove_written_back(self, keep: str | None = None) -> None:
+        """Remove what was written back; see ``GraphStore``."""
+        kept = any(each.publishing.bundle == keep for each in self.written_back())
+        if published.is_anything(self._tables()) and not kept:
+            with self._noted(()):
+                published.remove(self._database, self._tables())
+            self._known = None
+
+    def stored_rows(self, publishing: Publishing) -> PublishedRows:
+        """What was written back as rows, for a store that is written anew."""
+        return published.StoredRows(self._database, publishing)
+
     def _tables(self) -> dict[str, Table]:
         generation = self._database.settle()
         if self._known is None or self._known[0] != generation:
@@ -367,30 +395,3 @@ class EmbeddedStore:
                 f"the store does not have all that kithkin.toml declares of {name}",
                 hint="Run `kithkin ingest`, which applies the schema.",
             )
-
-
-def _batches(found: pa.Table, schema: pa.Schema) -> list[pa.RecordBatch]:
-    """Ladybug's columns under our names and types."""
-    columns = [column.cast(field.type) for column, field in zip(found.columns, schema, strict=True)]
-    return list(pa.table(columns, schema=schema).to_batches())
-
-
-def _parts(rows: pa.Table) -> Iterator[pa.Table]:
-    """Slices under the names c0, c1, ... that no variable of a statement has."""
-    renamed = rows.rename_columns([f"c{index}" for index in range(rows.num_columns)])
-    for start in range(0, rows.num_rows, _CHANGED_AT_ONCE):
-        yield renamed.slice(start, _CHANGED_AT_ONCE)
-
-
-def _assignments(
-    variable: str, columns: Sequence[str], changed: Sequence[str], properties: Mapping[str, Property]
-) -> str:
-    number = {column: f"c{index}" for index, column in enumerate(columns)}
-    return ", ".join(f"{variable}.{quoted(name)} = {_value(number[name], properties[name])}" for name in changed)
-
-
-def _value(column: str, declared: Property) -> str:
-    """Ladybug reads Arrow's zoned times as plain ones and lists as variable ones, and does not cast by itself."""
-    if declared.type in (PropertyType.TIMESTAMP, PropertyType.VECTOR):
-        return f"CAST({column} AS {column_type(declared)})"
-    return column

@@ -20,13 +20,14 @@ class Ends:
 
     def __init__(self, connection: duckdb.DuckDBPyConnection, schema: GraphSchema) -> None:
         self._connection, self._schema = connection, schema
+        self._loaded: set[tuple[int, str]] = set()
+        """Sources and ends that are all among the loaded ids."""
         self._index = {node_type.name: index for index, node_type in enumerate(schema.node_types)}
 
     def gather(self, store: GraphStore | None, sources: Sequence[Staged]) -> None:
-        """Collect the ids of the store and of the node sources, for the types that edges of this load reach."""
-        reached = {end for staged in sources if isinstance(staged.declared, Relation) for end in _types(staged)}
-        # Counts know which types the store has tables for: before the first ingest there are none to scan.
-        held = store.counts().nodes if store is not None else {}
+        """Collect the ids of the node sources, and of the store where these do not have every end of this load."""
+        relations = [staged for staged in sources if isinstance(staged.declared, Relation)]
+        reached = {end for staged in relations for end in _types(staged)}
         for name, index in self._index.items():
             for table in ("stored", "loaded", "created"):
                 self._connection.execute(f"CREATE TABLE {table}{index} (id VARCHAR)")
@@ -35,16 +36,33 @@ class Ends:
             for staged in sources:
                 if isinstance(staged.declared, NodeType) and staged.declared.name == name:
                     self._connection.execute(f"INSERT INTO loaded{index} SELECT id FROM {staged.table}")
-            if store is None or not held.get(name):
-                continue
-            pending: list[pa.RecordBatch] = []
-            for batch in store.scan_nodes(name, columns=()):
-                pending.append(batch.select(["id"]))
-                if sum(map(len, pending)) >= _BATCH_ROWS:
-                    self._insert(index, pending)
-                    pending = []
-            if pending:
-                self._insert(index, pending)
+        for staged in relations:
+            for end, name, _ in _ends(staged):
+                unknown = (
+                    f"SELECT 1 FROM edges{staged.number} WHERE {end} NOT IN (SELECT id FROM loaded{self._index[name]})"
+                )
+                if not self._connection.execute(f"{unknown} LIMIT 1").fetchall():
+                    self._loaded.add((staged.number, end))
+        if store is None:
+            return
+        wanted = {
+            name for staged in relations for end, name, _ in _ends(staged) if (staged.number, end) not in self._loaded
+        }
+        # Counts know which types the store has tables for: before the first ingest there are none to scan.
+        held = store.counts().nodes if wanted else {}
+        for name in sorted(wanted):
+            if held.get(name):
+                self._store(name, store)
+
+    def _store(self, name: str, store: GraphStore) -> None:
+        pending: list[pa.RecordBatch] = []
+        for batch in store.scan_nodes(name, columns=()):
+            pending.append(batch.select(["id"]))
+            if sum(map(len, pending)) >= _BATCH_ROWS:
+                self._insert(self._index[name], pending)
+                pending = []
+        if pending:
+            self._insert(self._index[name], pending)
 
     def check(self, sources: Sequence[Staged]) -> None:
         """Turn edges with an unknown end into rejects, and note the nodes that the others create."""
@@ -56,16 +74,17 @@ class Ends:
         for staged in relations:
             edges = f"edges{staged.number}"
             for end, name, create in _ends(staged):
-                if create:
+                if create or (staged.number, end) in self._loaded:
                     continue
                 spec = staged.source.source if end == "source" else staged.source.target
                 label = (spec.column if spec else None) or end
                 unknown = f"{edges}.{end} NOT IN ({self._known(name)})"
-                self._connection.execute(
+                ((bad,),) = self._connection.execute(
                     f"INSERT INTO rejects SELECT DISTINCT {staged.number}, file, line, {quoted(label)}, {end}, "
                     f"{quoted(f'no {name} has this id')} FROM {edges} WHERE {unknown}"
-                )
-                self._connection.execute(f"DELETE FROM {edges} WHERE {unknown}")
+                ).fetchall()
+                if bad:
+                    self._connection.execute(f"DELETE FROM {edges} WHERE {unknown}")
 
     def created(self, node_type: str) -> tuple[str, str]:
         """SQL of the ids that edges created: those new to the store, and those it already has."""
@@ -75,7 +94,7 @@ class Ends:
 
     def _create(self, staged: Staged) -> int:
         """Add the ids that edges with a known (or also created) other end create; how many were not there yet."""
-        ends = _ends(staged)
+        ends = [each for each in _ends(staged) if (staged.number, each[0]) not in self._loaded]
         conditions = [f"{end} IN ({self._known(name)})" for end, name, create in ends if not create]
         added = 0
         for end, name, create in ends:

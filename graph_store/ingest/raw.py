@@ -17,6 +17,7 @@ from graph_store.errors import ConfigError, InputError
 from graph_store.ingest.csv_reader import KEPT_BAD_ROWS, BadRow, CsvReader, Dialect
 from graph_store.ingest.files import COMPRESSIONS, file_format, open_bytes
 from graph_store.progress import Task
+from graph_store.schema import PropertyType
 from graph_store.sources import FileFormat, Source
 
 _DELIMITERS = (";", "\t", "|", ",")
@@ -43,6 +44,9 @@ class RawColumn:
     """The value as a list, null where it is none; None where the column never holds lists."""
     numbers: bool = False
     """True where ``items`` are numbers already."""
+    native: str = ""
+    """The value as it stands in the file, where that needs no reading as text for a property of ``types``."""
+    types: frozenset[PropertyType] = frozenset()
     unreadable: str = ""
     """The column's type, where it holds neither single values nor lists of them."""
 
@@ -233,7 +237,22 @@ def _parquet_column(name: str, kind: pa.DataType) -> RawColumn:
         if pa.types.is_floating(kind.value_type) or pa.types.is_integer(kind.value_type):
             return RawColumn(text="NULL::VARCHAR", items=f"{name}::DOUBLE[]", numbers=True)
         return RawColumn(text="NULL::VARCHAR", items=f"{name}::VARCHAR[]")
-    return RawColumn(text=f"{name}::VARCHAR")
+    return RawColumn(text=f"{name}::VARCHAR", native=name, types=_native(kind))
+
+
+def _native(kind: pa.DataType) -> frozenset[PropertyType]:
+    """The types of properties whose values these are already, to the bit what reading their text would give."""
+    if pa.types.is_integer(kind) and not pa.types.is_uint64(kind):
+        return frozenset((PropertyType.INT, PropertyType.FLOAT))
+    if pa.types.is_float64(kind):
+        return frozenset((PropertyType.FLOAT,))
+    if pa.types.is_boolean(kind):
+        return frozenset((PropertyType.BOOL,))
+    if pa.types.is_date32(kind):
+        return frozenset((PropertyType.DATE,))
+    if pa.types.is_timestamp(kind) and kind.unit != "ns":
+        return frozenset((PropertyType.TIMESTAMP,))
+    return frozenset()
 
 
 def _is_list(kind: pa.DataType) -> bool:

@@ -53,8 +53,12 @@ class Rejects:
         over = []
         for staged in sources:
             allowed = max(settings.reject_floor, int(settings.reject_share * staged.rows))
-            if self.counts.get(staged.number, 0) > allowed:
+            rejected = self.counts.get(staged.number, 0)
+            if rejected > allowed:
                 over.append((staged, allowed))
+            elif 2 * rejected > staged.rows:
+                # The floor is for single slips in small files, and lets a wrong declaration through.
+                staged.warnings.append(f"{rejected} of {staged.rows} rows are bad ({self.files[staged.number]})")
         if not over:
             return
         staged, allowed = over[0]

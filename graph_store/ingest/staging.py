@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -148,7 +149,7 @@ class Stager:
                     ) from None
 
     def _read(self, staged: Staged) -> None:
-        """Fill ``read<n>`` (good rows, lists of ends still lists) and note the bad ones."""
+        """Fill ``read<n>`` (good rows, lists of ends still lists) and note what is wrong with the others."""
         source = staged.source
         if isinstance(staged.declared, NodeType):
             assert source.id is not None
@@ -164,47 +165,49 @@ class Stager:
         table = f"read{staged.number}"
         selects = [self._select(staged, index, raw, fields) for index, raw in enumerate(staged.files)]
         self._connection.execute(f"CREATE TABLE {table} AS " + " UNION ALL ".join(selects))
-        self._connection.execute(
-            f"INSERT INTO rejects SELECT {staged.number}, file, line, problem.col, problem.value, problem.reason "
-            f"FROM {table} WHERE problem IS NOT NULL"
-        )
-        (staged.rows,) = self._one(f"SELECT count(*) FROM {table}")
+        staged.rows = self._count(table)
+        # Most sources have no bad rows: only where some are is the source read again, for what is wrong with them.
+        if self._connection.execute(f"SELECT 1 FROM {table} WHERE bad LIMIT 1").fetchall():
+            selects = [self._select(staged, index, raw, fields, bad=True) for index, raw in enumerate(staged.files)]
+            self._connection.execute(f"INSERT INTO rejects {' UNION ALL '.join(selects)}")
+            self._connection.execute(f"DELETE FROM {table} WHERE bad")
 
-    def _select(self, staged: Staged, index: int, raw: RawFile, fields: list[Field]) -> str:
+    def _select(self, staged: Staged, index: int, raw: RawFile, fields: list[Field], *, bad: bool = False) -> str:
+        """SQL of a file's rows, ``bad`` where something is wrong with them; or of its rejects."""
         sql = {one.key: field_sql(one, raw) for one in fields}
-        conditions = []
-        for column, wanted in staged.source.where.items():
-            texts = (wanted,) if isinstance(wanted, str) else wanted
-            conditions.append(f"{raw.column(column).text} IN ({', '.join(map(quoted, texts))})")
-        where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
-        cleaned = ", ".join(f"{sql[one.key].cleaned} AS {one.cleaned}" for one in fields)
+        natives = {sql[one.key].native: None for one in fields if sql[one.key].native}
+        cleaned = ", ".join(["line", *natives, *(f"{sql[one.key].cleaned} AS {one.cleaned}" for one in fields)])
         values = ", ".join(f"{sql[one.key].value} AS {one.value}" for one in fields)
         problems = []
         keys = {"id", *(staged.declared.key_columns if isinstance(staged.declared, Relation) else ())}
         weight = staged.declared.weight if isinstance(staged.declared, Relation) else None
         for one in fields:
             part = sql[one.key]
-            problems.append(f"WHEN {part.wrong} THEN {_problem(one, part.reason)}")
+            if part.wrong != "false":
+                problems.append((part.wrong, _problem(one, part.reason)))
             if one.end and (one.optional or part.many):
                 continue
             is_id = one.end or one.key == "id"
             if is_id or one.name in keys or one.name == weight or one.declared.required:
                 reason = quoted("empty id" if is_id else "missing value")
-                problems.append(f"WHEN {one.value} IS NULL THEN {_problem(one, reason)}")
+                problems.append((f"{one.value} IS NULL", _problem(one, reason)))
+        read = f"(SELECT *, {values} FROM (SELECT {cleaned} FROM {raw.table}{_where(staged.source, raw)}))"
+        wrong = " OR ".join(f"({condition})" for condition, _ in problems) or "false"
+        if bad:
+            first = " ".join(f"WHEN {condition} THEN {problem}" for condition, problem in problems)
+            rows = f"(SELECT line, CASE {first} END AS problem FROM {read} WHERE {wrong})"
+            return f"SELECT {staged.number}, {index}, line, problem.col, problem.value, problem.reason FROM {rows}"
         ends = [f"{one.value} AS {one.key}" for one in fields if one.end or one.key == "id"]
         kept = ", ".join([*ends, *(one.value for one in staged.fields)])
-        return (
-            f"SELECT {index} AS file, line, {kept}, CASE {' '.join(problems)} END AS problem FROM "
-            f"(SELECT *, {values} FROM (SELECT line, {cleaned} FROM {raw.table}{where}))"
-        )
+        # Not as a filter: DuckDB would push it down and compute every value twice.
+        return f"SELECT {index} AS file, line, {kept}, ({wrong}) IS TRUE AS bad FROM {read}"
 
     def _one_row_per_node(self, staged: Staged) -> None:
         """Identical rows of one id become one; rows that differ from the first are bad."""
         table, values = staged.table, staged.values
-        columns = ", ".join(["file", "line", "id", *values])
-        self._connection.execute(
-            f"CREATE TABLE {table} AS SELECT {columns} FROM read{staged.number} WHERE problem IS NULL"
-        )
+        self._connection.execute(f"ALTER TABLE read{staged.number} RENAME TO {table}")
+        if self._each_once(table, ["id"]):
+            return
         row = f"row({', '.join(['1', *values])})"
         self._connection.execute(
             f"CREATE OR REPLACE TEMP TABLE repeated AS "
@@ -225,31 +228,32 @@ class Stager:
         self._connection.execute(
             f"DELETE FROM {table} USING repeated AS r WHERE {table}.file = r.file AND {table}.line = r.line"
         )
-        self._connection.execute(f"DROP TABLE read{staged.number}")
 
     def _one_row_per_edge(self, staged: Staged) -> None:
-        """Lists of ends become one row an edge; rows of the same edge become one, counted or the last one."""
+        """Lists of ends become one row an edge."""
         read, edges = f"read{staged.number}", f"edges{staged.number}"
         kinds = dict(self._connection.execute(f"SELECT column_name, column_type FROM (DESCRIBE {read})").fetchall())
-        source, target = (f"unnest({end})" if kinds[end].endswith("[]") else end for end in ("source", "target"))
+        lists = [end for end in ("source", "target") if kinds[end].endswith("[]")]
         other = ", ".join(["file", "line", *(one.value for one in staged.fields)])
-        good = "problem IS NULL AND source IS NOT NULL AND target IS NOT NULL"
-        self._connection.execute(
-            f"CREATE TABLE {edges} AS SELECT {source} AS source, target, {other} FROM {read} WHERE {good}"
-        )
-        if target != "target":
+        if any(spec.null or spec.split or spec.extract for spec in _ends(staged.source)) or lists:
+            none = "source IS NULL OR target IS NULL"
+            staged.without_edge = self._count(f"{read} WHERE {none}")
+            if staged.without_edge:
+                self._connection.execute(f"DELETE FROM {read} WHERE {none}")
+        for end in lists:
+            kept = "target" if end == "source" else "source"
             self._connection.execute(
-                f"CREATE OR REPLACE TABLE {edges} AS SELECT source, {target} AS target, {other} FROM {edges}"
+                f"CREATE OR REPLACE TABLE {read} AS SELECT unnest({end}) AS {end}, {kept}, {other} FROM {read}"
             )
-        (staged.without_edge,) = self._one(
-            f"SELECT count(*) FROM {read} WHERE problem IS NULL AND (source IS NULL OR target IS NULL)"
-        )
-        self._connection.execute(f"DROP TABLE {read}")
+        self._connection.execute(f"ALTER TABLE {read} RENAME TO {edges}")
 
     def merge_edges(self, staged: Staged) -> None:
         """One row an edge, once the ends are checked: counted where ``count_as`` says so, else the last row."""
         edges, keys = f"edges{staged.number}", ", ".join(staged.keys)
         counted = staged.source.count_as
+        if not counted and self._each_once(edges, staged.keys):
+            self._connection.execute(f"ALTER TABLE {edges} RENAME TO {staged.table}")
+            return
         # arg_max passes over rows whose value is null; a struct around it is never null.
         last = [f"arg_max({{'v': {name}}}, (file, line)).v AS {name}" for name in staged.values]
         picked = ", ".join([keys, *last, *(["count(*) AS counted"] if counted else [])])
@@ -265,15 +269,31 @@ class Stager:
                 f"CREATE TABLE {staged.table} AS SELECT {listed} FROM {edges} ANTI JOIN repeated USING ({keys}) "
                 f"UNION ALL SELECT {picked} FROM {edges} SEMI JOIN repeated USING ({keys}) GROUP BY {keys}"
             )
-        (before,), (after,) = (
-            self._one(f"SELECT count(*) FROM {edges}"),
-            self._one(f"SELECT count(*) FROM {staged.table}"),
-        )
-        staged.merged = before - after
+        staged.merged = self._count(edges) - self._count(staged.table)
         self._connection.execute(f"DROP TABLE {edges}")
+
+    def _each_once(self, table: str, keys: Sequence[str]) -> bool:
+        """False where two rows may have the same key: their hashes are the same, which rarely happens otherwise."""
+        hashes = f"(SELECT hash({', '.join(keys)}) AS key FROM {table} GROUP BY key)"
+        return self._count(hashes) == self._count(table)
+
+    def _count(self, table: str) -> int:
+        return self._one(f"SELECT count(*) FROM {table}")[0]
 
     def _one(self, query: str) -> tuple[int, ...]:
         return tuple(self._connection.execute(query).fetchall()[0])
+
+
+def _where(source: Source, raw: RawFile) -> str:
+    conditions = []
+    for column, wanted in source.where.items():
+        texts = (wanted,) if isinstance(wanted, str) else wanted
+        conditions.append(f"{raw.column(column).text} IN ({', '.join(map(quoted, texts))})")
+    return f" WHERE {' AND '.join(conditions)}" if conditions else ""
+
+
+def _ends(source: Source) -> list[ColumnSpec]:
+    return [spec for spec in (source.source, source.target) if spec is not None]
 
 
 def _triple(source: Source) -> Triple:

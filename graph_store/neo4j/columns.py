@@ -41,7 +41,7 @@ def value(index: int, kind: PropertyType) -> str:
     """Cypher for row i of column ``index``."""
     column = f"$c{index}[i]"
     if kind is PropertyType.TIMESTAMP:
-        made = f"datetime({{epochSeconds: {column}, nanosecond: $c{index}n[i]}})"
+        made = f"datetime.fromEpoch({column}, $c{index}n[i])"
     elif kind is PropertyType.DATE:
         made = f"{_ZERO_DAY} + duration({{days: {column}}})"
     else:
@@ -85,24 +85,30 @@ def batch(record: Mapping[str, Any], schema: pa.Schema) -> pa.RecordBatch:
 
     Raises StoreConflict for a value of another type than declared.
     """
-    arrays = []
-    for index, field in enumerate(schema):
-        values = record[f"c{index}"]
-        present = np.asarray(record.get(f"c{index}v", True), dtype=bool)
-        wire = field.type
-        if pa.types.is_timestamp(wire):
-            wire = pa.int64()
-        elif pa.types.is_date(wire):
-            wire = pa.int32()
-        try:
-            array = pa.array(values, wire)
-        except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
-            raise StoreConflict(
-                f"a value of {field.name!r} in Neo4j is not of the declared type: {error}",
-                hint="Correct it in Neo4j, or declare the property otherwise.",
-            ) from None
-        if not present.all():
-            places = np.cumsum(present) - 1
-            array = pc.take(array, pa.array(places, mask=~present))
-        arrays.append(array.cast(field.type))
+    arrays = [
+        array(record[f"c{index}"], field, present=record.get(f"c{index}v", None)) for index, field in enumerate(schema)
+    ]
     return pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+
+def array(values: Sequence[Any], field: pa.Field, *, present: Sequence[bool] | None = None) -> pa.Array:
+    """A list of Neo4j as a column; ``present`` says which rows have one of the values, nothing: all.
+
+    Raises StoreConflict for a value of another type than declared.
+    """
+    wire = field.type
+    if pa.types.is_timestamp(wire):
+        wire = pa.int64()
+    elif pa.types.is_date(wire):
+        wire = pa.int32()
+    try:
+        column = pa.array(values, wire)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
+        raise StoreConflict(
+            f"a value of {field.name!r} in Neo4j is not of the declared type: {error}",
+            hint="Correct it in Neo4j, or declare the property otherwise.",
+        ) from None
+    if present is not None and len(present) > len(values):
+        has = np.asarray(present, dtype=bool)
+        column = pc.take(column, pa.array(np.cumsum(has) - 1, mask=~has))
+    return column.cast(field.type)

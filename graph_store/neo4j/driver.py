@@ -1,9 +1,11 @@
-"""The one place that knows the Neo4j driver: connection, sessions, its errors, its values."""
+"""The one place that knows the Neo4j driver's sessions and values; ``address`` and ``failures`` know the rest of it.
+
+Every transaction is one that the driver begins again where Neo4j says that this may help: a deadlock, another leader,
+a connection that broke before the commit; for ``store.retry_s`` seconds.
+"""
 
 from __future__ import annotations
 
-import os
-import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -12,21 +14,15 @@ import neo4j
 from neo4j import exceptions as failures
 from neo4j import graph, time
 
-from graph_store.errors import (
-    ConfigError,
-    GraphStoreError,
-    QueryError,
-    StoreAuthError,
-    StoreConflict,
-    StoreError,
-    StoreUnavailable,
-)
+from graph_store.errors import ConfigError, GraphStoreError, QueryError, StoreError, StoreUnavailable
+from graph_store.neo4j.address import driver_options
+from graph_store.neo4j.failures import code_of, lacks_memory, query_failed, said, wants_no_transaction
 from graph_store.settings import StoreSettings
 
-PASSWORD_VARIABLE = "KITHKIN_STORE_PASSWORD"
-_SECURITY = "Neo.ClientError.Security."
-_MEMORY = ("MemoryPoolOutOfMemory", "TransactionMemoryLimit", "OutOfMemory")
+_DEADLOCKS = 10
+"""Attempts at a part of a large write."""
 Result = TypeVar("Result")
+Rows = tuple[list[str], list[list[Any]], bool]
 
 
 class NothingToWrite(Exception):  # not an error: carries the answer out of a transaction that is to leave no trace
@@ -43,30 +39,16 @@ class Neo4jConnection:
     def __init__(self, settings: StoreSettings, *, read_only: bool) -> None:
         """Connect and check it, within ``settings.timeout_s``.
 
-        Raises StoreUnavailable, StoreAuthError or ConfigError. The password comes from the environment.
+        Raises StoreUnavailable, StoreAuthError or ConfigError. The password comes from the environment or a file.
         """
         self.read_only = read_only
+        self.label_prefix = settings.label_prefix
+        self.create_constraints = settings.create_constraints
         self._settings = settings
         self._closed = False
-        if "@" in settings.uri:  # a password may stand before it: nothing of the address goes into the message
-            raise ConfigError(
-                "holds a user or a password before @",
-                key="store.uri",
-                hint=f"Set the user as store.user and the password as {PASSWORD_VARIABLE}, and leave both out here.",
-            )
-        if not re.match(r"(neo4j|bolt)(\+s|\+ssc)?://", settings.uri):
-            reason = "not an address of a Neo4j (neo4j://, bolt://, with +s or +ssc for TLS)"
-            raise ConfigError(reason, key="store.uri", value=settings.uri)
-        password = os.environ.get(PASSWORD_VARIABLE, "")
+        uri, options = driver_options(settings)
         try:
-            self._driver = neo4j.GraphDatabase.driver(
-                settings.uri,
-                auth=(settings.user, password) if password else None,
-                connection_timeout=settings.timeout_s,
-                connection_acquisition_timeout=settings.timeout_s,
-                max_transaction_retry_time=settings.timeout_s,
-                notifications_min_severity="OFF",
-            )
+            self._driver = neo4j.GraphDatabase.driver(uri, **options)
         except (failures.ConfigurationError, ValueError) as error:
             raise ConfigError(f"not an address of a Neo4j: {error}", key="store.uri", value=settings.uri) from None
         # A later session sees what an earlier one wrote, on a cluster too.
@@ -87,10 +69,13 @@ class Neo4jConnection:
     def read(self, work: Callable[[neo4j.ManagedTransaction], Result]) -> Result:
         """Run ``work`` in one read transaction, again where Neo4j says that this may help."""
         with self._failures(), self._session(neo4j.READ_ACCESS) as session:
-            return session.execute_read(work)
+            return session.execute_read(self._bounded(work))
 
     def write(self, work: Callable[[neo4j.ManagedTransaction], Result]) -> Result:
-        """Run ``work`` in one write transaction; ``NothingToWrite`` inside rolls it back and gives its answer."""
+        """Run ``work`` in one write transaction, again where Neo4j says that this may help.
+
+        ``NothingToWrite`` inside rolls it back and gives its answer.
+        """
         if self.read_only:
             raise StoreError("the store is open read-only", hint="Open it without read_only.")
 
@@ -98,55 +83,80 @@ class Neo4jConnection:
             try:
                 return work(transaction)
             except failures.Neo4jError as error:
-                if any(word in (error.code or "") for word in _MEMORY):  # called transient, and fails again
-                    raise _failed(error) from None
+                if lacks_memory(error):
+                    raise said(error, self._settings) from None
                 raise
 
         try:
             with self._failures(), self._session(neo4j.WRITE_ACCESS) as session:
-                return session.execute_write(once_where_memory_lacks)
+                return session.execute_write(self._bounded(once_where_memory_lacks))
         except NothingToWrite as nothing:
             answer: Result = nothing.answer
             return answer
 
-    def run_apart(self, statement: str, parameters: Mapping[str, Any]) -> None:
-        """Run one statement in a write transaction of its own."""
-        with self._failures(), self._session(neo4j.WRITE_ACCESS) as session:
-            session.execute_write(lambda transaction: transaction.run(statement, dict(parameters)).consume())
+    def run_apart(self, statement: str, parameters: Mapping[str, Any]) -> neo4j.SummaryCounters:
+        """Run one statement in a transaction of its own, beside that of ``write``, which holds the lock.
+
+        Begun again after a deadlock only. Where the connection breaks the lock is gone too: the error goes out as it
+        is, and ``write`` begins anew.
+        """
+        timeout = self._settings.transaction_timeout_s
+        with self._session(neo4j.WRITE_ACCESS) as session:
+            for attempt in range(1, _DEADLOCKS + 1):
+                try:
+                    with session.begin_transaction(timeout=timeout) as transaction:
+                        counters = transaction.run(statement, dict(parameters)).consume().counters
+                        transaction.commit()
+                except failures.IncompleteCommit as error:  # whether it is there, write finds out
+                    raise failures.SessionExpired(str(error)) from error
+                except failures.TransientError as error:
+                    if attempt == _DEADLOCKS or "DeadlockDetected" not in code_of(error):
+                        raise
+                else:
+                    return counters
+        raise AssertionError("the last attempt returns or raises")
 
     @contextmanager
     def reading(self) -> Iterator[neo4j.Transaction]:
-        """One read transaction for as long as the block lasts (scans)."""
-        with (
-            self._failures(),
-            self._session(neo4j.READ_ACCESS) as session,
-            session.begin_transaction() as transaction,
-        ):
-            yield transaction
+        """One read transaction for as long as the block lasts (scans); where it breaks, the block fails."""
+        with self._failures(), self._session(neo4j.READ_ACCESS) as session:
+            # Idle connections may be broken, and here that is found and mended: the block cannot be begun again.
+            session.execute_read(lambda transaction: transaction.run("RETURN 1").consume())
+            with session.begin_transaction(timeout=self._settings.transaction_timeout_s) as transaction:
+                yield transaction
 
     def command(self, statement: str) -> None:
-        """Run a schema command, which Neo4j wants outside of transactions that also write data."""
+        """Run a schema command, which Neo4j wants apart from data; however long an index over what is there takes."""
         with self._failures(), self._session(neo4j.WRITE_ACCESS) as session:
-            session.run(statement).consume()
+            session.execute_write(lambda transaction: transaction.run(statement).consume())
 
-    def query(
-        self, statement: str, parameters: Mapping[str, Any], *, limit: int, write: bool
-    ) -> tuple[list[str], list[list[Any]], bool]:
+    def query(self, statement: str, parameters: Mapping[str, Any], *, limit: int, write: bool) -> Rows:
         """Run someone's statement: column names, at most ``limit`` rows, and whether there were more.
 
-        Raises QueryError where Neo4j refuses it. Without ``write`` the server itself refuses every write.
+        Raises QueryError where Neo4j refuses it. Without ``write`` the server itself refuses every write. A statement
+        that commits by itself in parts is run once, and never again by itself.
         """
         if not statement.strip():
             raise QueryError("the query is empty")
         if write and self.read_only:
             raise QueryError("the store is open read-only", hint="Open it without read_only.")
         mode = neo4j.WRITE_ACCESS if write else neo4j.READ_ACCESS
-        with self._failures(_query_failed), self._session(mode, fetch_size=min(limit + 1, 1000)) as session:
-            result = session.run(statement, dict(parameters))
+
+        def rows_of(result: neo4j.Result) -> Rows:
             columns = list(result.keys())
             rows = [list(record.values()) for record in result.fetch(limit + 1)]
             result.consume()
-        return columns, rows[:limit], len(rows) > limit
+            return columns, rows[:limit], len(rows) > limit
+
+        work = self._bounded(lambda transaction: rows_of(transaction.run(statement, dict(parameters))))
+        with self._failures(query_failed), self._session(mode, fetch_size=min(limit + 1, 1000)) as session:
+            try:
+                return session.execute_write(work) if write else session.execute_read(work)
+            except failures.Neo4jError as error:
+                if not wants_no_transaction(error):
+                    raise
+            timed = neo4j.Query(statement, timeout=self._settings.transaction_timeout_s)
+            return rows_of(session.run(timed, dict(parameters)))
 
     def token(self) -> str:
         """The bookmark of an empty read transaction: moves exactly when something commits (measured)."""
@@ -167,57 +177,20 @@ class Neo4jConnection:
             fetch_size=fetch_size,
         )
 
+    def _bounded(
+        self, work: Callable[[neo4j.ManagedTransaction], Result]
+    ) -> Callable[[neo4j.ManagedTransaction], Result]:
+        """``work`` in a transaction that Neo4j ends after ``store.transaction_timeout_s``."""
+        timeout = self._settings.transaction_timeout_s
+        return work if timeout is None else neo4j.unit_of_work(timeout=timeout)(work)
+
     @contextmanager
     def _failures(self, other: Callable[[Exception], GraphStoreError] | None = None) -> Iterator[None]:
         """Say the driver's errors in our words; ``other`` for those that say nothing about the store itself."""
         try:
             yield
         except (failures.Neo4jError, failures.DriverError, OSError) as error:
-            raise self._said(error, other or _failed) from None
-
-    def _said(self, error: Exception, other: Callable[[Exception], GraphStoreError]) -> GraphStoreError:
-        uri, code = self._settings.uri, getattr(error, "code", None) or ""
-        if "AccessMode" in code:
-            return QueryError("the query writes, and queries are read-only", hint="Allow it with --write.")
-        if code.startswith(_SECURITY + "Forbidden"):
-            return other(error)
-        if isinstance(error, failures.AuthError) or code.startswith(_SECURITY):
-            if "RateLimit" in code:
-                hint = "Too many wrong passwords; wait a few seconds."
-            elif os.environ.get(PASSWORD_VARIABLE):
-                hint = f"Check store.user in kithkin.toml and the password in {PASSWORD_VARIABLE}."
-            else:
-                hint = f"Set the password in the environment variable {PASSWORD_VARIABLE}."
-            return StoreAuthError(f"{uri} refused the user {self._settings.user!r} or the password", hint=hint)
-        if code.endswith("DatabaseNotFound"):
-            hint = "Set store.database to one that is there (`SHOW DATABASES`)."
-            return StoreUnavailable(f"{uri} has no database {self._settings.database!r}", hint=hint)
-        unreachable = (failures.ServiceUnavailable, failures.SessionExpired, failures.ConnectionAcquisitionTimeoutError)
-        if isinstance(error, (*unreachable, OSError)) or code.endswith("DatabaseUnavailable"):
-            hint = "Check that Neo4j runs there and that store.uri is right (neo4j://, bolt://, neo4j+s://...)."
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            return StoreUnavailable(f"cannot reach Neo4j at {uri}: {reason}", hint=hint)
-        return other(error)
-
-
-def _failed(error: Exception) -> StoreError:
-    code, message = getattr(error, "code", None) or "", getattr(error, "message", None) or str(error)
-    if any(word in code for word in _MEMORY):
-        hint = (
-            "Give Neo4j more (server.memory.heap.max_size, dbms.memory.transaction.total.max), or write less at once."
-        )
-        return StoreError("Neo4j has not the memory for one transaction of this size", hint=hint)
-    if "Constraint" in code or "TypeError" in code or "IndexAlreadyExists" in code:
-        hint = "Make it fit, or use another database (store.database)."
-        return StoreConflict(f"what is in Neo4j does not fit the declared schema: {message}", hint=hint)
-    return StoreError(f"Neo4j failed: {message}")
-
-
-def _query_failed(error: Exception) -> GraphStoreError:
-    code = getattr(error, "code", None) or ""
-    if any(word in code for word in _MEMORY):
-        return _failed(error)
-    return QueryError(getattr(error, "message", None) or str(error))
+            raise said(error, self._settings, other) from None
 
 
 def plain_value(value: Any, node: Callable[[Any], Any], relationship: Callable[[Any], Any]) -> Any:

@@ -7,6 +7,7 @@ import json
 import neo4j
 
 from graph_store.neo4j.driver import Neo4jConnection
+from graph_store.neo4j.schema import note_label
 from graph_store.settings import StoreSettings
 
 
@@ -16,7 +17,7 @@ def clear_log(settings: StoreSettings, node_id: str, *, dry_run: bool = False) -
     Whoever follows the log compares the whole graph once. Raises StoreUnavailable or StoreAuthError.
     """
     # Entries are JSON: with its quotes an id is not found within another.
-    found = "MATCH (k:KithkinSchema) WHERE any(entry IN k.log WHERE entry CONTAINS $text) "
+    found = f"MATCH (k:`{note_label(settings.label_prefix)}`) WHERE any(entry IN k.log WHERE entry CONTAINS $text) "
 
     def work(transaction: neo4j.ManagedTransaction) -> bool:
         end = "RETURN count(k) AS found" if dry_run else "SET k.log = [] RETURN count(k) AS found"

@@ -7,12 +7,17 @@ from types import TracebackType
 from typing import Any
 
 import neo4j
+import numpy as np
 import pyarrow as pa
 
 from graph_store.errors import InputError
 from graph_store.neighbours import Found, heaviest_first
 from graph_store.neo4j import columns as columnar
+from graph_store.neo4j import published
+from graph_store.neo4j.bulk import Writer, write_edges
 from graph_store.neo4j.driver import Neo4jConnection, NothingToWrite, plain_value
+from graph_store.neo4j.numbers import ABSENT, Int64s
+from graph_store.neo4j.scans import Edges, nodes, nodes_there
 from graph_store.neo4j.schema import (
     ROLE_LABELS,
     apply_schema,
@@ -22,27 +27,29 @@ from graph_store.neo4j.schema import (
     writes,
     written_since,
 )
-from graph_store.neo4j.statements import ROWS_AT_ONCE, Run, Running, counted, matched_edge, run_in_parts, type_of
-from graph_store.rows import difference, edge_rows, node_rows, not_in, present_in
-from graph_store.schema import GraphSchema, NodeType, PropertyType, Relation, Triple
+from graph_store.neo4j.statements import counted, type_of
+from graph_store.published import Published, PublishedRows, Publishing, WrittenBack
+from graph_store.rows import Difference, difference, edge_rows, node_rows, not_in, present_in
+from graph_store.schema import GraphSchema, Relation, Triple
 from graph_store.settings import StoreSettings
 from graph_store.store import Counts, Neighbour, QueryResult, Written
 from graph_store.written import WrittenSince, logged
-
-_ROWS_PER_TRANSACTION = 100_000
-"""More than these are written in several transactions: a commit of Neo4j takes 1.5 KB of memory a row (measured)."""
 
 
 class Neo4jStore:
     """GraphStore on a Neo4j database.
 
     A call that writes up to 100,000 rows is one transaction. A larger one is checked as a whole first and then
-    committed in parts; where the server fails in the middle, the same call again writes the rest.
+    committed in parts; where the server fails in the middle, it begins anew and writes the rest, and so does the same
+    call again.
     """
+
+    label_prefix = ""
 
     def __init__(self, schema: GraphSchema, connection: Neo4jConnection) -> None:
         self._schema = schema
         self._connection = connection
+        self._prefix = connection.label_prefix
 
     @classmethod
     def open(cls, schema: GraphSchema, settings: StoreSettings, *, read_only: bool) -> Neo4jStore:
@@ -66,6 +73,7 @@ class Neo4jStore:
 
     def apply_schema(self) -> None:
         """Create the constraints that are not there and note the declared types; see ``GraphStore``."""
+        published.check_declared(self._connection, self._schema)
         apply_schema(self._connection, self._schema)
 
     # ------------------------------------------------------------------ writing
@@ -76,22 +84,21 @@ class Neo4jStore:
         rows = node_rows(declared, nodes)
         properties = [name for name in rows.column_names if name != "id"]
         values = {name: columnar.value(index, type_of(declared, name)) for index, name in enumerate(rows.column_names)}
+        whole = ", ".join(f"`{name}`: {value}" for name, value in values.items())
+        new = f"CREATE (n{labels(self._schema, node_type, self._prefix)} {{{whole}}})"
         assignments = ", ".join(f"n.`{name}` = {values[name]}" for name in properties)
-        new = f"CREATE (n{labels(self._schema, node_type)} {{id: {values['id']}}})"
-        changed = f"MATCH (n:`{node_type}` {{id: {values['id']}}})"
-        if properties:
-            new, changed = f"{new} SET {assignments}", f"{changed} SET {assignments}"
+        changed = f"MATCH (n:`{node_type}` {{id: {values['id']}}}) SET {assignments}"
 
         def work(transaction: neo4j.ManagedTransaction) -> Written:
-            lock_writers(transaction)
-            diff = difference(rows, self._nodes_there(transaction, declared, rows, properties), ["id"])
+            lock_writers(transaction, self._prefix)
+            diff = difference(rows, nodes_there(transaction, declared, rows.column("id"), properties), ["id"])
             written = Written(created=diff.new.num_rows, changed=diff.changed.num_rows, unchanged=diff.unchanged)
             if not (written.created or written.changed):
                 raise NothingToWrite(written)
-            run = self._runner(transaction, written)
-            run_in_parts(run, new, diff.new)
-            run_in_parts(run, changed, diff.changed)
-            note_written(transaction, logged(node_type, "upsert", diff.new, diff.changed))
+            writer = Writer(self._connection, transaction, written)
+            writer.run(new, diff.new)
+            writer.run(changed, diff.changed)
+            note_written(transaction, self._prefix, logged(node_type, "upsert", diff.new, diff.changed))
             return written
 
         return self._connection.write(work)
@@ -108,23 +115,12 @@ class Neo4jStore:
         rows = edge_rows(relation, edges)
         keys = relation.key_columns
         properties = [name for name in rows.column_names if name not in ("source", "target")]
-        source, name, target = relation.triple
-        values = {p: columnar.value(rows.column_names.index(p), relation.properties[p].type) for p in properties}
-        number = {column: f"$c{index}[i]" for index, column in enumerate(rows.column_names)}
-        new = (
-            f"MATCH (a:`{source}` {{id: {number['source']}}}) MATCH (b:`{target}` {{id: {number['target']}}}) "
-            f"CREATE (a)-[r:`{name}`]->(b)"
-        )
-        if properties:
-            new += " SET " + ", ".join(f"r.`{p}` = {values[p]}" for p in properties)
-        assignments = ", ".join(f"r.`{p}` = {values[p]}" for p in properties if p not in keys)
 
         def work(transaction: neo4j.ManagedTransaction) -> Written:
-            lock_writers(transaction)
-            self._check_ends(transaction, relation, rows)
-            wanted = list(keys[2:]) + [p for p in properties if p not in keys]
-            sources = None if replace else rows.column("source").unique().to_pylist()
-            there = self._edges_there(transaction, relation, sources, wanted)
+            lock_writers(transaction, self._prefix)
+            stored = Edges(transaction, relation, [*keys[2:], *(p for p in properties if p not in keys)])
+            sources, _ = self._ends(stored, relation, rows)
+            there = pa.Table.from_batches(stored.read(None if replace else np.unique(sources)), stored.schema)
             diff = difference(rows, there, keys)
             gone = not_in(there.select(list(keys)), rows, keys) if replace else there.slice(0, 0)
             written = Written(
@@ -135,12 +131,10 @@ class Neo4jStore:
             )
             if not (written.created or written.changed or written.deleted):
                 raise NothingToWrite(written)
-            run = self._runner(transaction, written)
-            run_in_parts(run, f"{matched_edge(relation, gone.column_names)} DELETE r", gone)
-            run_in_parts(run, f"{matched_edge(relation, rows.column_names)} SET {assignments}", diff.changed)
-            run_in_parts(run, new, diff.new)
+            write_edges(Writer(self._connection, transaction, written), stored, relation, diff, gone)
             what = relation.triple.key
-            note_written(transaction, logged(what, "delete", gone) + logged(what, "upsert", diff.new, diff.changed))
+            entries = logged(what, "delete", gone) + logged(what, "upsert", diff.new, diff.changed)
+            note_written(transaction, self._prefix, entries)
             return written
 
         return self._connection.write(work)
@@ -151,14 +145,14 @@ class Neo4jStore:
         rows = node_rows(declared, pa.table({"id": pa.array(list(ids), pa.string())}))
 
         def work(transaction: neo4j.ManagedTransaction) -> Written:
-            lock_writers(transaction)
-            there = present_in(self._nodes_there(transaction, declared, rows, []), rows, ["id"])
+            lock_writers(transaction, self._prefix)
+            there = present_in(nodes_there(transaction, declared, rows.column("id"), []), rows, ["id"])
             if not there.num_rows:
                 raise NothingToWrite(Written())
             written = Written(deleted=there.num_rows)
             delete = f"MATCH (n:`{node_type}` {{id: $c0[i]}}) DETACH DELETE n"
-            run_in_parts(self._runner(transaction, written), delete, there)
-            note_written(transaction, logged(node_type, "delete", there))
+            Writer(self._connection, transaction, written).run(delete, there)
+            note_written(transaction, self._prefix, logged(node_type, "delete", there))
             return written
 
         return self._connection.write(work)
@@ -170,38 +164,35 @@ class Neo4jStore:
         rows = edge_rows(relation, edges.select([name for name in edges.column_names if name in keys]))
 
         def work(transaction: neo4j.ManagedTransaction) -> Written:
-            lock_writers(transaction)
-            sources = rows.column("source").unique().to_pylist()
-            there = present_in(self._edges_there(transaction, relation, sources, list(keys[2:])), rows, keys)
+            lock_writers(transaction, self._prefix)
+            stored = Edges(transaction, relation, keys[2:])
+            sources = np.unique(stored.sources.of(rows.column("source")))
+            read = pa.Table.from_batches(stored.read(sources[sources != ABSENT]), stored.schema)
+            there = present_in(read, rows, keys)
             if not there.num_rows:
                 raise NothingToWrite(Written())
             written = Written(deleted=there.num_rows)
-            delete = f"{matched_edge(relation, there.column_names)} DELETE r"
-            run_in_parts(self._runner(transaction, written), delete, there)
-            note_written(transaction, logged(triple.key, "delete", there))
+            nothing = Difference(new=rows.slice(0, 0), changed=rows.slice(0, 0), unchanged=0)
+            write_edges(Writer(self._connection, transaction, written), stored, relation, nothing, there)
+            note_written(transaction, self._prefix, logged(triple.key, "delete", there))
             return written
 
         return self._connection.write(work)
 
-    def _runner(self, transaction: neo4j.ManagedTransaction, written: Written) -> Run:
-        """Runs within the transaction; of a large write each part in its own, while this one keeps writers out."""
-        if written.created + written.changed + written.deleted > _ROWS_PER_TRANSACTION:
-            return self._connection.run_apart
-        return lambda statement, parameters: transaction.run(statement, parameters).consume()
-
-    def _check_ends(self, transaction: Running, relation: Relation, rows: pa.Table) -> None:
-        for column, node_type in (("source", relation.triple.source), ("target", relation.triple.target)):
-            declared = self._schema.node_type(node_type)
-            ids = pa.table({"id": rows.column(column).unique()})
-            unknown = not_in(ids, self._nodes_there(transaction, declared, ids, []), ["id"])
-            if unknown.num_rows:
-                more = f" (and {unknown.num_rows - 1} more)" if unknown.num_rows > 1 else ""
+    def _ends(self, stored: Edges, relation: Relation, rows: pa.Table) -> tuple[Int64s, Int64s]:
+        """The numbers of both ends of each row; raises InputError where one is not in the store."""
+        ends = stored.ends(rows)
+        for column, node_type, numbers in zip(("source", "target"), relation.triple[::2], ends, strict=True):
+            unknown = rows.column(column).filter(pa.array(numbers == ABSENT)).unique()
+            if len(unknown):
+                more = f" (and {len(unknown) - 1} more)" if len(unknown) > 1 else ""
                 raise InputError(
                     f"{relation.triple}: there is no {node_type} with this id{more}",
                     column=column,
-                    value=unknown.column("id")[0].as_py(),
+                    value=unknown[0].as_py(),
                     hint="Load the nodes first; a source can also create them (create_source, create_target).",
                 )
+        return ends
 
     # ------------------------------------------------------------------ reading
 
@@ -210,24 +201,7 @@ class Neo4jStore:
         declared = self._schema.node_type(node_type)
         wanted = list(declared.properties) if columns is None else [name for name in columns if name != "id"]
         with self._connection.reading() as transaction:
-            yield from self._nodes(transaction, declared, wanted)
-
-    def _nodes(self, transaction: Running, declared: NodeType, properties: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        """Page by page in the order of the index on ``id``, so that neither side holds them all."""
-        fields = ["id", *properties]
-        schema = pa.schema([declared.arrow_schema.field(name) for name in fields])
-        returned = columnar.collected([(f"n.`{name}`", type_of(declared, name)) for name in fields], ids=1)
-        last: str | None = None
-        while True:
-            after = "n.id IS NOT NULL" if last is None else "n.id > $last"
-            page = f"MATCH (n:`{declared.name}`) WHERE {after} WITH n ORDER BY n.id LIMIT {ROWS_AT_ONCE}"
-            record = transaction.run(f"{page} {returned}", last=last).single(strict=True)
-            batch = columnar.batch(record.data(), schema)
-            if batch.num_rows:
-                yield batch
-            if batch.num_rows < ROWS_AT_ONCE:
-                return
-            last = batch.column(0)[-1].as_py()
+            yield from nodes(transaction, declared, wanted)
 
     def scan_edges(self, triple: Triple, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
         """All edges of a relation; see ``GraphStore``."""
@@ -235,59 +209,7 @@ class Neo4jStore:
         wanted = list(relation.properties) if columns is None else list(columns)
         wanted = [name for name in wanted if name not in ("source", "target")]
         with self._connection.reading() as transaction:
-            yield from self._edges(transaction, relation, None, wanted)
-
-    def _nodes_there(
-        self, transaction: Running, declared: NodeType, rows: pa.Table, properties: Sequence[str]
-    ) -> pa.Table:
-        """The nodes of these ids as they are in the store."""
-        fields = ["id", *properties]
-        schema = pa.schema([declared.arrow_schema.field(name) for name in fields])
-        count = counted(transaction, f"MATCH (n:`{declared.name}`)")
-        if count == 0:
-            return schema.empty_table()
-        if rows.num_rows * 4 >= count:
-            return pa.Table.from_batches(self._nodes(transaction, declared, properties), schema)
-        returned = columnar.collected([(f"n.`{name}`", type_of(declared, name)) for name in fields], ids=1)
-        statement = f"UNWIND $ids AS id MATCH (n:`{declared.name}` {{id: id}}) {returned}"
-        ids = rows.column("id").to_pylist()
-        batches = [
-            columnar.batch(transaction.run(statement, ids=ids[i : i + ROWS_AT_ONCE]).single(strict=True).data(), schema)
-            for i in range(0, len(ids), ROWS_AT_ONCE)
-        ]
-        return pa.Table.from_batches(batches, schema)
-
-    def _edges_there(
-        self, transaction: Running, relation: Relation, sources: Sequence[str] | None, properties: Sequence[str]
-    ) -> pa.Table:
-        schema = pa.schema([relation.arrow_schema.field(name) for name in ("source", "target", *properties)])
-        return pa.Table.from_batches(self._edges(transaction, relation, sources, properties), schema)
-
-    def _edges(
-        self, transaction: Running, relation: Relation, sources: Sequence[str] | None, properties: Sequence[str]
-    ) -> Iterator[pa.RecordBatch]:
-        """The edges of these sources (None: of all), so many sources a page that a page has about the wanted rows."""
-        source, name, target = relation.triple
-        schema = pa.schema([relation.arrow_schema.field(field) for field in ("source", "target", *properties)])
-        edges = counted(transaction, f"MATCH ()-[r:`{name}`]->()")
-        if edges == 0:
-            return
-        nodes = counted(transaction, f"MATCH (n:`{source}`)")
-        if sources is None:
-            declared = self._schema.node_type(source)
-            sources = [id_ for page in self._nodes(transaction, declared, []) for id_ in page.column(0).to_pylist()]
-        expressions = [("id", PropertyType.STRING), ("b.id", PropertyType.STRING)]
-        expressions += [(f"r.`{p}`", relation.properties[p].type) for p in properties]
-        statement = (
-            f"UNWIND $ids AS id MATCH (a:`{source}` {{id: id}})-[r:`{name}`]->(b:`{target}`) WHERE b.id IS NOT NULL "
-            f"{columnar.collected(expressions, ids=2)}"
-        )
-        page = max(1, min(ROWS_AT_ONCE, ROWS_AT_ONCE * nodes // edges))
-        for start in range(0, len(sources), page):
-            record = transaction.run(statement, ids=sources[start : start + page]).single(strict=True)
-            batch = columnar.batch(record.data(), schema)
-            if batch.num_rows:
-                yield batch
+            yield from Edges(transaction, relation, wanted).read()
 
     def neighbourhood(self, node_type: str, node_id: str, limit: int = 100) -> list[Neighbour]:
         """Edges of one node; see ``GraphStore``."""
@@ -365,17 +287,29 @@ class Neo4jStore:
 
         return self._connection.read(work)
 
+    def write_back(self, publishing: Publishing, rows: PublishedRows) -> WrittenBack:
+        """Replace what was written back, in parts; see ``GraphStore``."""
+        return published.write(self._connection, self._schema, publishing, rows)
+
+    def written_back(self) -> tuple[Published, ...]:
+        """What was written back; see ``GraphStore``."""
+        return published.published(self._connection)
+
+    def remove_written_back(self, keep: str | None = None) -> None:
+        """Remove what was written back; see ``GraphStore``."""
+        published.remove(self._connection, keep)
+
     def state_token(self) -> str:
         """Moves with every commit; see ``GraphStore``."""
         return self._connection.token()
 
     def log_position(self) -> str:
         """The number of writes; see ``GraphStore``."""
-        return str(self._connection.read(writes))
+        return str(self._connection.read(lambda transaction: writes(transaction, self._prefix)))
 
     def written_since(self, position: str) -> WrittenSince | None:
         """What the log on the node of the schema tells; see ``GraphStore``."""
-        return self._connection.read(lambda transaction: written_since(transaction, int(position)))
+        return self._connection.read(lambda transaction: written_since(transaction, self._prefix, int(position)))
 
     # ------------------------------------------------------------------- values
 

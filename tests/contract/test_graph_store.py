@@ -1,4 +1,4 @@
-"""One behaviour for every graph store: each test runs on the embedded store and on a real Neo4j.
+"""One behaviour for every graph store: each test runs on the embedded store and on two versions of a real Neo4j.
 
 u1 --PLAYED 5 (twice, at other times)--> a1 --HAS_TAG 3--> t1
 u1 --FRIEND--> u2                        a1 --BAND--> b1 (an act), a1 --BAND--> a2 (an artist)
@@ -75,11 +75,17 @@ SCHEMA = _schema()
 Opener = Callable[..., GraphStore]
 
 
-@pytest.fixture(params=["embedded", pytest.param("neo4j", marks=pytest.mark.neo4j)])
+@pytest.fixture(
+    params=[
+        "embedded",
+        pytest.param("neo4j", marks=pytest.mark.neo4j),
+        pytest.param("newest_neo4j", marks=pytest.mark.neo4j),
+    ]
+)
 def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Opener]:
     """Opens the same store again and again: ``opened(schema, read_only=...)``; what is still open is closed."""
     stores: list[GraphStore] = []
-    server = request.getfixturevalue("clean_neo4j") if request.param == "neo4j" else None
+    server = None if request.param == "embedded" else request.getfixturevalue(f"clean_{request.param}")
 
     def open_(schema: GraphSchema = SCHEMA, *, read_only: bool = False) -> GraphStore:
         store: GraphStore

@@ -58,7 +58,8 @@ def test_no_password_says_where_to_put_it(clean_neo4j: Neo4jServer, monkeypatch:
     monkeypatch.delenv("KITHKIN_STORE_PASSWORD")
     with pytest.raises(StoreAuthError) as caught:
         Neo4jStore.open(SCHEMA, _settings(clean_neo4j), read_only=False)
-    assert caught.value.hint == "Set the password in the environment variable KITHKIN_STORE_PASSWORD."
+    assert "environment variable KITHKIN_STORE_PASSWORD, or" in caught.value.hint
+    assert "store.password_file" in caught.value.hint
 
 
 @pytest.mark.parametrize("scheme", ["bolt", "neo4j"])
@@ -194,8 +195,8 @@ def test_two_writers_make_an_edge_once(
     clean_neo4j: Neo4jServer, monkeypatch: pytest.MonkeyPatch, rows_per_transaction: int
 ) -> None:
     # Also where the write is committed in parts: the second waits until the first has written all of them.
-    monkeypatch.setattr("graph_store.neo4j.store._ROWS_PER_TRANSACTION", rows_per_transaction)
-    monkeypatch.setattr("graph_store.neo4j.store.ROWS_AT_ONCE", 40)
+    monkeypatch.setattr("graph_store.neo4j.bulk.ROWS_PER_TRANSACTION", rows_per_transaction)
+    monkeypatch.setattr("graph_store.neo4j.bulk.ROWS_AT_ONCE", 40)
     monkeypatch.setattr("graph_store.neo4j.statements.ROWS_AT_ONCE", 40)
     size = 300
     likes = pa.table({"source": ["u1"] * size, "target": [f"m{n}" for n in range(size)]})
@@ -223,20 +224,20 @@ def test_two_writers_make_an_edge_once(
 def test_a_large_write_that_fails_in_the_middle_is_completed_by_the_next(
     clean_neo4j: Neo4jServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("graph_store.neo4j.store._ROWS_PER_TRANSACTION", 50)
-    monkeypatch.setattr("graph_store.neo4j.store.ROWS_AT_ONCE", 40)
-    monkeypatch.setattr("graph_store.neo4j.statements.ROWS_AT_ONCE", 40)
+    monkeypatch.setattr("graph_store.neo4j.bulk.ROWS_PER_TRANSACTION", 50)
+    monkeypatch.setattr("graph_store.neo4j.bulk.SESSIONS", 1)
+    monkeypatch.setattr("graph_store.neo4j.bulk.ROWS_AT_ONCE", 40)
     movies = pa.table({"id": [f"m{n}" for n in range(100)], "year": list(range(100))})
     with Neo4jStore.open(SCHEMA, _settings(clean_neo4j), read_only=False) as store:
         store.apply_schema()
         run_apart = Neo4jConnection.run_apart
         calls: list[int] = []
 
-        def breaks(connection: Neo4jConnection, statement: str, parameters: dict[str, Any]) -> None:
+        def breaks(connection: Neo4jConnection, statement: str, parameters: dict[str, Any]) -> neo4j.SummaryCounters:
             calls.append(parameters["rows"])
             if len(calls) == 2:
                 raise StoreUnavailable("gone")
-            run_apart(connection, statement, parameters)
+            return run_apart(connection, statement, parameters)
 
         with monkeypatch.context() as patched:
             patched.setattr(Neo4jConnection, "run_apart", breaks)
