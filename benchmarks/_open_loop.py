@@ -11,6 +11,7 @@ import asyncio
 import multiprocessing
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,8 +76,8 @@ def closed_loop(
 
 
 def _in_a_process(*arguments: Any) -> Calls:
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_run, arguments)
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(_run, *arguments).result()
 
 
 def _run(*arguments: Any) -> Calls:

@@ -13,6 +13,7 @@ import argparse
 import multiprocessing
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -98,8 +99,9 @@ INDEXES = {"kithkin": kithkin, "hnswlib": hnswlib, "faiss HNSW": faiss_hnsw, "fa
 
 def measure(name: str, entities: int, dimension: int) -> dict[str, Any]:
     """Figures of one index, in a process of its own."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_measure, (name, entities, dimension))
+    # Unlike a multiprocessing.Pool it tells where the process was killed, as for want of memory.
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(_measure, name, entities, dimension).result()
 
 
 def _measure(name: str, entities: int, dimension: int) -> dict[str, Any]:

@@ -166,7 +166,7 @@ def test_a_failed_write_leaves_no_trace(tmp_path: Path, monkeypatch: pytest.Monk
         store.apply_schema()
         store.upsert_nodes("Page", pa.table({"id": ["a", "b"], "n": [1, 2]}))
         token = store.state_token()
-        monkeypatch.setattr("graph_store.embedded.store._assignments", lambda *_: "n.nothing = 1")
+        monkeypatch.setattr("graph_store.embedded.writing._assignments", lambda *_: "n.nothing = 1")
         with pytest.raises(Exception, match="nothing"):
             store.upsert_nodes("Page", pa.table({"id": ["a", "c"], "n": [9, 3]}))  # copies c, then fails on a
         assert store.state_token() == token
