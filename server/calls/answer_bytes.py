@@ -24,7 +24,9 @@ from server.index.vector_index import Rows, Vectors
 M = TypeVar("M", bound=Message)
 
 _FIRST_BYTES, _MOST_BYTES = 1 << 16, 64 << 20
-"""Room for the parts of a type's nodes: at first, and at most."""
+"""Room for the parts of a type's nodes: at first, and at most (twice as much while it grows)."""
+_AT_ONCE = 64
+"""Nodes encoded between two takings of the lock."""
 
 
 def _tag(message: type[Message], field: str, wire_type: int) -> bytes:
@@ -67,10 +69,12 @@ class Parts:
 
     def results(self, rows: Rows, scores: Vectors) -> bytes:
         """Nodes ``[N]`` with their scores ``[N]`` as the field ``results``."""
+        self._make_ready(rows)
         with self._lock:
-            size = self._known(rows)
+            size = self._size(rows)
             found = np.empty(size + 4 * len(rows), np.uint8)
             _lay_results(self._starts, self._lengths, self._kept, rows, _bytes_of(scores), found, 0)
+            self._make_room(0)
         return found.tobytes()
 
     def items(self, rows: Rows, scores: Vectors, counts: Rows, infos: Sequence[bytes]) -> list[bytes]:
@@ -82,8 +86,10 @@ class Parts:
         tail = [tails[each] for each in infos]
         ends = np.cumsum([len(each) for each in tail])
         tail_bytes = np.frombuffer(b"".join(tail), np.uint8)
+        shown = rows[np.arange(rows.shape[1]) < counts[:, None]]
+        self._make_ready(shown)
         with self._lock:
-            size = self._known(rows[np.arange(rows.shape[1]) < counts[:, None]])
+            size = self._size(shown)
             found = np.empty(size + 4 * rows.size + len(tail_bytes) + _HEADS * len(rows), np.uint8)
             places = np.empty(len(rows) + 1, np.int64)
             _lay_items(
@@ -98,27 +104,41 @@ class Parts:
                 found,
                 places,
             )
+            self._make_room(0)
         body, cuts = found.tobytes(), places.tolist()
         return [body[start:end] for start, end in pairwise(cuts)]
 
-    def _known(self, rows: Rows) -> int:
-        """Have the parts of these rows at hand, and tell how many bytes they are together."""
-        missing = rows[self._starts[rows] < 0]
-        if len(missing):
-            new = [(row, self._encoded(row)) for row in dict.fromkeys(missing.tolist())]
-            size = sum(len(part) for _, part in new)
-            if self._used + size > _MOST_BYTES and self._used:
-                # Rather all anew than a book of what was asked last.
-                self._starts.fill(-1)
-                self._used = 0
-                return self._known(rows)
-            if self._used + size > len(self._kept):
-                self._kept = np.concatenate([self._kept[: self._used], np.empty(self._used + size, np.uint8)])
-            for row, part in new:
-                end = self._used + len(part)
-                self._kept[self._used : end] = np.frombuffer(part, np.uint8)
-                self._starts[row], self._lengths[row], self._used = self._used, len(part), end
+    def _make_ready(self, rows: Rows) -> None:
+        """Encode what is missing without the lock: a search that waits for it holds the event loop."""
+        missing = np.unique(rows[self._starts[rows] < 0])
+        for start in range(0, len(missing), _AT_ONCE):
+            new = [(row, self._encoded(row)) for row in missing[start : start + _AT_ONCE].tolist()]
+            with self._lock:
+                self._make_room(sum(len(part) for _, part in new))
+                self._keep(new)
+
+    def _size(self, rows: Rows) -> int:
+        """Bytes of the parts of these rows together, all of which are there afterwards; under the lock."""
+        # Others may have emptied the book meanwhile, or it cannot hold so many.
+        missing = np.unique(rows[self._starts[rows] < 0])
+        self._keep([(row, self._encoded(row)) for row in missing.tolist()])
         return int(self._lengths[rows].sum())
+
+    def _make_room(self, size: int) -> None:
+        """Forget all parts where so many bytes more are too many: rather all anew than a book of who was asked for."""
+        if self._used and self._used + size > _MOST_BYTES:
+            self._starts.fill(-1)
+            self._kept, self._used = np.empty(_FIRST_BYTES, np.uint8), 0
+
+    def _keep(self, new: Sequence[tuple[int, bytes]]) -> None:
+        for row, part in new:
+            if self._starts[row] >= 0:
+                continue
+            end = self._used + len(part)
+            if end > len(self._kept):
+                self._kept = np.concatenate([self._kept[: self._used], np.empty(end, np.uint8)])
+            self._kept[self._used : end] = np.frombuffer(part, np.uint8)
+            self._starts[row], self._lengths[row], self._used = self._used, len(part), end
 
     def _encoded(self, row: int) -> bytes:
         body = self._node(row).SerializeToString()

@@ -26,7 +26,7 @@ MOST_REQUESTS = 100
 _TURN_S = 0.002
 """A batch holds the event loop so long, and for a search of _TOGETHER queries, before other calls have their turn."""
 _MANY = 10
-"""Plain searches from which on a thread answers them."""
+"""Plain searches of a batch from which on a thread answers them."""
 _TOGETHER = 16
 """Queries an index is asked at once: among 100,000 vectors exact search holds the event loop for 20 ms by these."""
 
@@ -91,6 +91,7 @@ async def answer_each(
             refuse(number, error)
         else:
             groups.setdefault((answering.model.version, prepared.group), []).append((number, prepared))
+    many = sum(map(len, plain.values())) >= _MANY
     for kind, asked in plain.items():
 
         def refuse_one(place: int, error: Exception, asked: list[tuple[int, int]] = asked) -> None:
@@ -99,12 +100,13 @@ async def answer_each(
         work = partial(answer_each_plain, retrieval.model, kind, [row for _, row in asked], deadline, refuse_one)
         try:
             # Handing a few over to a thread takes longer than answering them.
-            answered = work() if len(asked) < _MANY else await apart(work)
+            answered = await apart(work) if many else work()
         except Exception as error:
             for number, _ in asked:
                 refuse(number, error)
         else:
             outcomes.update((asked[place][0], answer) for place, answer in answered.items())
+        await turn.passed()
     for (version, _), members in groups.items():
         for start in range(0, len(members), _TOGETHER):
             part = members[start : start + _TOGETHER]

@@ -101,13 +101,18 @@ class DeltaWriter:
         """
         beside = self._path.with_name(self._path.name + ".folded")
         before = self._file.stat()
-        beside.write_bytes(b"")
-        with self._file.open("rb") as file:
-            records = list(_records(file.read()))
-        for record in folded([record for _, record in records]):
-            self._write(beside, replace(record, number=self._number, run=self._run))
-        os.utime(beside, (before.st_mtime, before.st_mtime))
-        os.replace(beside, self._file)  # noqa: PTH105 - names the atomic call
+        try:
+            beside.write_bytes(b"")
+            with self._file.open("rb") as file:
+                records = list(_records(file.read()))
+            for record in folded([record for _, record in records]):
+                self._write(beside, replace(record, number=self._number, run=self._run))
+            os.utime(beside, (before.st_mtime, before.st_mtime))
+            os.replace(beside, self._file)  # noqa: PTH105 - names the atomic call
+        except BaseException:
+            with contextlib.suppress(OSError):
+                beside.unlink(missing_ok=True)
+            raise
 
     def _write(self, path: Path, record: Record) -> None:
         body = record.to_bytes()

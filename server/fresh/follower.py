@@ -233,9 +233,14 @@ class Follower:
         if self._nodes is None or writer.size < max(_FOLDED_FROM, _FOLDED_AT * self._folded):
             return
         bundle = self._nodes.bundle
-        writer.fold(lambda records: Delta().plus(records).since(bundle).records())
+        try:
+            writer.fold(lambda records: Delta().plus(records).since(bundle).records())
+        except OSError as error:
+            # It is as it was, and serves; the next time is at three times the size.
+            log.event(logging.WARNING, "delta cannot be folded", error=str(error))
+        else:
+            log.event(logging.INFO, "delta folded", bytes=writer.size)
         self._folded = writer.size
-        log.event(logging.INFO, "delta folded", bytes=self._folded)
 
     def _begin(self, version: str, store: GraphStore) -> Watermark:
         """Everything that differs from the bundle, whose snapshot is older than the store is now."""

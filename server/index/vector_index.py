@@ -42,7 +42,7 @@ class Found:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FoundEach:
-    """What the queries of a batch found, as arrays; of one path."""
+    """What the queries of a batch found, as arrays."""
 
     rows: Rows
     """int64 ``[B, k]``, of which the first ``counts`` of each query are found."""

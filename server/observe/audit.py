@@ -103,7 +103,7 @@ class WatchedIndex:
 
 
 class RecallAudit:
-    """Repeats searches in a thread of its own, one at a time; start it with ``with``."""
+    """Repeats searches in a thread of its own, one at a time."""
 
     def __init__(self, share: float, metrics: Metrics, *, seed: int | None = None) -> None:
         self.metrics = metrics

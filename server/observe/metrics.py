@@ -62,7 +62,7 @@ class _First:
 
 
 class Metrics:
-    """All metrics of one worker; calls of one event loop note in them, any thread may ``add_up``."""
+    """All metrics of one worker; any thread may note in them and ``add_up``."""
 
     def __init__(self, in_work: Callable[[], int] = lambda: 0) -> None:
         """``in_work``: the calls in work at the moment."""
@@ -124,7 +124,8 @@ class Metrics:
 
     def answered(self, method: str, code: str, deadline: Deadline) -> None:
         """Note a call that has ended, and what its time went to; ``method`` without its service."""
-        self._ended.append((method, code, deadline.spent, deadline.stages))
+        # A copy: a thread that nobody waits for any more may go on with the deadline.
+        self._ended.append((method, code, deadline.spent, dict(deadline.stages)))
         if len(self._ended) > _MOST_NOTED:
             self.add_up()
 

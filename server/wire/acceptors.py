@@ -9,7 +9,6 @@ interface, so where a version lacks it, calls are taken one by one.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Coroutine
 from typing import Any
 
@@ -56,12 +55,15 @@ class Acceptors:
     async def _accept(self, core: Any, answering: Any, refusing: Any, method: str) -> None:
         """As the loop of grpc.aio does, until the server stops."""
         loop, name = asyncio.get_running_loop(), method.encode()
-        with contextlib.suppress(cygrpc._RequestCallError):
-            while core.is_running():
+        while core.is_running():
+            try:
                 call = await core._request_registered_call(name)
-                resolver = refusing if self._guard.full else answering
-                answered = cygrpc._handle_rpc(method, resolver, (), call, loop, False)
-                self._keep(cygrpc._schedule_rpc_coro(answered, call, loop, method))
+            except cygrpc._RequestCallError:
+                # The server stops, or that call went away.
+                continue
+            resolver = refusing if self._guard.full else answering
+            answered = cygrpc._handle_rpc(method, resolver, (), call, loop, False)
+            self._keep(cygrpc._schedule_rpc_coro(answered, call, loop, method))
 
     def _keep(self, work: Coroutine[Any, Any, None]) -> None:
         """Run it; the loop itself holds no reference to a task."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
+import logging
 from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ from kithkin.v1 import (
 )
 from server.errors import StartError
 from server.model.served_model import ServedModel
+from server.observe import log
 from server.processes.state import State
 from server.wire import connections
 from server.wire.acceptors import Acceptors
@@ -99,7 +101,8 @@ class Application:
             self._following = asyncio.create_task(self._follow(self._metrics))
         for server in self._servers:
             await server.start()
-        self.acceptors.start()
+        if not self.acceptors.start():
+            log.event(logging.WARNING, "calls are taken one by one", grpc=grpc.__version__)
         return bound
 
     async def take(self, model: ServedModel, *, instead_of: ServedModel | None = None) -> bool:
@@ -207,11 +210,15 @@ class Application:
     async def _follow(self, metrics: Metrics) -> None:
         """Add up what was noted, and show what serves: whenever that changes, and every second."""
         while True:
-            metrics.add_up()
             news, retrieval = self.state.news, self.state.retrieval
-            metrics.bundle(None if retrieval is None else retrieval.model, refused=bool(self.state.refused_bundle))
-            if self.state.delta is not None:
-                metrics.delta(self.state.delta)
+            try:
+                metrics.add_up()
+                metrics.bundle(None if retrieval is None else retrieval.model, refused=bool(self.state.refused_bundle))
+                if self.state.delta is not None:
+                    metrics.delta(self.state.delta)
+            except Exception as error:
+                # The metrics of the next second must come all the same.
+                log.event(logging.ERROR, "metrics not added up", trace=True, error=str(error))
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(news.wait(), _SHOWN_EVERY_S)
 

@@ -25,11 +25,11 @@ def options(settings: ServingSettings) -> list[tuple[str, int]]:
         # One connection fills the server at most twice: above the limit, so that a single busy caller is told that it
         # is too much, and not without end, so that who opens calls and never reads or writes holds little memory.
         ("grpc.max_concurrent_streams", streams),
-        # A key, a request id and tracing headers are 1 KiB; without both, gRPC refuses at random between 8 and 16 KiB.
         # Calls that the loop has not taken yet wait in gRPC's core. By default it ends some past a thousand, all past
         # three thousand, as CANCELLED, which tells no client to try again; taken, they are refused as they should.
         ("grpc.server.max_pending_requests", _MOST_PENDING),
         ("grpc.server.max_pending_requests_hard_limit", 2 * _MOST_PENDING),
+        # A key, a request id and tracing headers are 1 KiB; without both, gRPC refuses at random between 8 and 16 KiB.
         ("grpc.max_metadata_size", _METADATA_BYTES),
         ("grpc.absolute_max_metadata_size", _METADATA_BYTES),
         # Who connects and does not speak HTTP/2 (or TLS) within this time is let go; gRPC waits two minutes.

@@ -3,9 +3,9 @@
 gRPC answers bytes that it cannot decode, and exceptions it does not know, with UNKNOWN. Here nothing leaves but what
 ``server/wire/status.py`` lists: handlers are given bytes, and parsing happens inside.
 
-The guard is the one handler that gRPC knows. As an interceptor it cost two coroutines more a call; and of methods that
-are registered one by one grpc.aio waits for the next call of each, all anew after every call (``asyncio.wait`` over
-more than twenty futures).
+The guard is the generic handler of all services; as an interceptor it cost two coroutines more a call. Of methods that
+are registered one by one grpc.aio's own loop waits for the next call of each, all anew after every call: only those of
+RetrievalService are, most of whose calls ``acceptors.py`` takes.
 """
 
 from __future__ import annotations
@@ -114,12 +114,20 @@ class Guard(grpc.GenericRpcHandler):  # type: ignore[type-arg]
 
     def _refusing(self, method: str) -> grpc.RpcMethodHandler[Any, Any]:
         admission, name = self._admission, method.rpartition("/")[2]
+        role = role_needed(method, health_needs_key=self._health_needs_key)
 
         async def refuse(_: Any, context: Context) -> None:
             assert admission is not None
             deadline = Deadline()
-            request_id, _authorization = self._head(context)
-            code, status = refusal(admission.refusal(), Origin(method, request_id), deadline)
+            request_id, authorization = self._head(context)
+            error: CallError
+            try:
+                # Who has no key is told that, and nothing of the load.
+                self._admit(authorization, role)
+                error = admission.refusal()
+            except CallError as refused:
+                error = refused
+            code, status = refusal(error, Origin(method, request_id), deadline)
             self._count(name, code.name, deadline, status)
             context.set_code(code)
             context.set_details(status.message)
@@ -165,6 +173,10 @@ class Guard(grpc.GenericRpcHandler):  # type: ignore[type-arg]
             except Exception as error:
                 code, status = refusal(error, Origin(method, request_id), deadline)
                 self._count(name, code.name, deadline, status)
+                if entered is not None and admission is not None:
+                    # Who does not read it must not hold a place.
+                    admission.leave(entered)
+                    entered = None
                 await _refuse(context, code, status, request_id)
             finally:
                 if entered is not None and admission is not None:

@@ -14,6 +14,7 @@ from server.calls.answer_bytes import EncodedBatch
 from server.calls.answers import Answer
 from server.calls.batches import answer_each, encoded_batch, find
 from server.calls.retrieval import Retrieval
+from server.index.scann_index import scann_version
 from server.model.served_model import ServedModel
 from server.processes.state import State
 from server.threads import apart
@@ -162,7 +163,7 @@ def bundle_status(model: ServedModel) -> model_service_pb2.BundleStatus:
                 node_type=index.node_type,
                 vectors=len(loaded),
                 kind=loaded.kind,
-                exact_reason="ScaNN is not installed on this machine" if replaced else index.exact_reason,
+                exact_reason=_why_replaced(loaded.kind) if replaced else index.exact_reason,
                 recall_at_10=1.0 if replaced else index.recall_at_10,
                 recall_target=index.recall_target,
             )
@@ -174,3 +175,10 @@ def _version() -> str:
         return metadata.version("kithkin-service")
     except metadata.PackageNotFoundError:
         return "unknown"
+
+
+def _why_replaced(kind: str) -> str:
+    """Why an index is exact that was published otherwise."""
+    if kind != "exact":
+        return ""
+    return "ScaNN is not installed on this machine" if scann_version() is None else "few vectors are left of many"
