@@ -57,7 +57,7 @@ class Stream:
 
 
 def write(folder: Path, seconds: float, rate: float, entities: int, tags: int) -> None:
-    """Upsert at ``rate`` records a second, or as many as the store takes; a line of JSON on standard output for each batch, once it is written."""
+    """Upsert at ``rate`` records a second, or as many as it takes; print a line of JSON for each batch written."""
     stream = Stream(entities, tags)
     with open_graph(folder / "kithkin.toml") as graph:
         graph.upsert([{"type": "Item", "id": "item0000000", "properties": {"year": 1950}}])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -212,6 +212,9 @@ class Forgetting:
                 yield from self._written_back()
             else:
                 yield Found(where=f"bundle {active}", what="written anew without the person")
+        elif not self._dry_run and self._wrote_back(holding):
+            # Ended between the new bundle and the write-back, or an older bundle is the one written back.
+            yield from self._written_back()
         for version in holding:
             if self._dry_run or self._remove(store, version):
                 yield Found(where=f"bundle {version}", what="removed")
@@ -224,6 +227,15 @@ class Forgetting:
                 if not self._dry_run:
                     delta.unlink(missing_ok=True)
                 yield Found(where=str(delta.relative_to(self._project.work)), what="removed")
+
+    def _wrote_back(self, versions: Collection[str]) -> bool:
+        """Whether one of these bundles is what is written back into the store."""
+        from cli.write_back import written_back_version
+        from graph_store.stores import open_store
+
+        with suppress(StoreUnavailable), open_store(self._project, read_only=True) as graph:
+            return written_back_version(graph) in versions
+        return False
 
     def _written_back(self) -> Iterator[Found]:
         """What is written back counts them among a reason's users: it is made again, of the bundle without them."""

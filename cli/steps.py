@@ -132,7 +132,7 @@ class Pipeline:
         from graph_store.ingest import ingest, input_fingerprint
 
         started = time.perf_counter()
-        inputs = _digest(input_fingerprint(self.project), self.project.settings.store.model_dump_json())
+        inputs = _digest(input_fingerprint(self.project), self.project.settings.store.identity())
         with open_store(self.project) as store:
             known = None if self.force else self.log.outcome("ingest", inputs)
             if known is not None and any(store.counts().nodes.values()):
@@ -170,15 +170,14 @@ class Pipeline:
                 self._snapshots,
                 progress=self.progress,
                 memory_mib=self.project.settings.export.memory_mib,
-                known_as=self.project.settings.store.model_dump_json(include={"uri", "database", "label_prefix"}),
+                known_as=self.project.settings.store.identity(),
             )
         outcome = {"content_hash": snapshot.content_hash}
         self.log.record("export", inputs, outcome)
         return _result("export", started, outcome)
 
     def _export_inputs(self, state: str) -> str:
-        settings = self.project.settings.store.model_dump_json()
-        return _digest(state, self.project.schema.model_dump_json(), settings)
+        return _digest(state, self.project.schema.model_dump_json(), self.project.settings.store.identity())
 
     def graph_stayed(self, before: str, after: str) -> None:
         """The store's state moved, and its graph did not: what was done with the graph before is done."""

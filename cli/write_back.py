@@ -69,7 +69,7 @@ def write_back(pipeline: Pipeline) -> StepResult:
     with open_store(pipeline.project) as store:
         before = store.state_token()
         there = store.written_back()
-        whole = next((each.publishing for each in there if each.complete), None)
+        whole = next((each.publishing for each in there if each.complete and each.vectors), None)
         skipped = whole == publishing and not pipeline.force
         if skipped and len(there) > 1:
             store.remove_written_back(keep=publishing.bundle)

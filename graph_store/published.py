@@ -63,6 +63,8 @@ class Published:
     publishing: Publishing
     complete: bool
     """False: one that is being written or removed, or was when its process ended."""
+    vectors: bool = field(default=True, compare=False)
+    """False: its edges are whole, and vectors of another publishing have taken the place of some of its own."""
 
 
 @dataclass(kw_only=True, slots=True)

@@ -52,6 +52,10 @@ class StoreSettings(Section):
     def is_neo4j(self) -> bool:
         return "://" in self.uri
 
+    def identity(self) -> str:
+        """Which graph it is, whatever the way to it: what was done with a graph stays done when a time-out changes."""
+        return self.model_dump_json(include={"uri", "database", "label_prefix"})
+
     def within(self, folder: Path) -> StoreSettings:
         """The same with the paths of secrets and certificates, which start from ``folder``, made absolute."""
 

@@ -39,7 +39,7 @@ class RowHashes:
     ) -> RowHashes:
         """Hash the rows; where they are those that are known, the known ones (and no second copy of them)."""
         connection.register("scanned", rows)
-        columns = ", ".join(quoted(name) for name in rows.column_names)
+        columns = _hashed(rows)
         found = connection.sql(f"SELECT hash({columns}) AS h FROM scanned").to_arrow_table()
         connection.unregister("scanned")
         hashes: Hashes = found.column("h").to_numpy()
@@ -86,10 +86,18 @@ def differing(connection: duckdb.DuckDBPyConnection, before: RowHashes, after: R
     return {"upsert": upserted, "delete": deleted}
 
 
+def _hashed(rows: pa.Table) -> str:
+    """The columns for ``hash``, lists with their lengths: an empty one has the hash of none at all."""
+    return ", ".join(
+        f"{quoted(field.name)}, len({quoted(field.name)})" if pa.types.is_list(field.type) else quoted(field.name)
+        for field in rows.schema
+    )
+
+
 def by_key(connection: duckdb.DuckDBPyConnection, rows: pa.Table, keys: Sequence[str]) -> pa.Table:
     """A ``hash`` for each key, beside it; of a pair that several edges join, one of all of them."""
     connection.register("scanned", rows)
-    columns, keyed = (", ".join(quoted(name) for name in names) for names in (rows.column_names, keys))
+    columns, keyed = _hashed(rows), ", ".join(quoted(name) for name in keys)
     # Exclusive or alone would not see an edge that is there twice.
     hashes = connection.sql(
         f"SELECT {keyed}, CASE WHEN count(*) = 1 THEN any_value(h) ELSE hash(bit_xor(h), count(*)) END AS hash "

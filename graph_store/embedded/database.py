@@ -231,7 +231,10 @@ class EmbeddedDatabase:
         try:
             return self._connection.execute(statement, dict(parameters or {}))
         except RuntimeError as error:
-            raise _no_room(self.path) if _NO_ROOM.search(str(error)) else _failed(str(error)) from None
+            text = str(error)
+            # The same words come where the buffer pool is too small.
+            full = _NO_ROOM.search(text) and "Buffer manager" not in text
+            raise _no_room(self.path) if full else _failed(text) from None
 
     @contextmanager
     def transaction(self) -> Iterator[None]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -41,6 +41,7 @@ _VECTORS_AT_ONCE = 2_000
 _SOURCES_AT_ONCE = 1_000
 """Nodes whose old edges and vectors one transaction removes."""
 _INDEX_PAUSE_S = 0.25
+Check = Callable[[neo4j.ManagedTransaction], None]
 
 
 def published(connection: Neo4jConnection) -> tuple[Published, ...]:
@@ -70,9 +71,10 @@ def write(connection: Neo4jConnection, schema: GraphSchema, publishing: Publishi
             hint="Have somebody run, who may:\n  " + "\n  ".join(f"{each};" for each in lacking),
         )
     token = uuid.uuid4().hex
+    ours = partial(_still_ours, prefix=prefix, token=token)
     kept, before = connection.write(lambda transaction: _begin(transaction, prefix, publishing, token))
     if any(each.publishing.bundle != kept for each in before):
-        _remove_others(connection, before, kept)
+        _remove_others(connection, before, kept, ours)
     written = WrittenBack()
     _write_edges(connection, publishing, rows, token, written)
     _write_vectors(connection, publishing, rows, token, written)
@@ -81,7 +83,7 @@ def write(connection: Neo4jConnection, schema: GraphSchema, publishing: Publishi
             connection.command(statement)
         _wait_for_indexes(connection, publishing)
     connection.write(lambda transaction: _switch(transaction, prefix, publishing, token))
-    _remove_others(connection, before, publishing.bundle)
+    _remove_others(connection, before, publishing.bundle, ours)
     connection.write(lambda transaction: _forget_others(transaction, prefix, token))
     return written
 
@@ -103,12 +105,16 @@ def remove(connection: Neo4jConnection, keep: str | None) -> None:
         return _markers(transaction, prefix)
 
     before = connection.write(others_incomplete)
-    _remove_others(connection, before, keep)
+    # Of one that is not whole nothing is kept: no marker would tell of it any more.
+    kept = keep if any(each.complete for each in before) else None
+    _remove_others(connection, before, kept, partial(_nobody_writes, prefix=prefix))
     if connection.create_constraints and not any(each.complete for each in before):
         for name in sorted({name for each in before for name in each.publishing.node_types}):
             connection.command(f"DROP INDEX `{index_name(prefix + name)}` IF EXISTS")
     connection.write(
-        lambda transaction: transaction.run(f"MATCH (p:`{prefix}{MARKER}`) WHERE NOT p.complete DELETE p").consume()
+        lambda transaction: transaction.run(
+            f"MATCH (p:`{prefix}{MARKER}`) WHERE NOT p.complete AND p.token IS NULL DELETE p"
+        ).consume()
     )
 
 
@@ -170,7 +176,7 @@ def _lock(transaction: neo4j.ManagedTransaction, prefix: str) -> None:
 
 def _markers(transaction: neo4j.ManagedTransaction, prefix: str) -> tuple[Published, ...]:
     names = ("bundle", "space", "relation", "property", "dimension", "neighbours")
-    returned = ", ".join(f"p.{name} AS {name}" for name in (*names, "node_types", "complete"))
+    returned = ", ".join(f"p.{name} AS {name}" for name in (*names, "node_types", "complete", "vectors"))
     records = transaction.run(f"MATCH (p:`{prefix}{MARKER}`) RETURN {returned} ORDER BY complete DESC, bundle DESC")
     return tuple(
         Published(
@@ -178,6 +184,7 @@ def _markers(transaction: neo4j.ManagedTransaction, prefix: str) -> tuple[Publis
                 **{name: record[name] for name in names}, node_types=tuple(record["node_types"] or ())
             ),
             complete=bool(record["complete"]),
+            vectors=bool(record["vectors"]),
         )
         for record in records
     )
@@ -261,8 +268,19 @@ def _forget_others(transaction: neo4j.ManagedTransaction, prefix: str, token: st
     ).consume()
 
 
-def _remove_others(connection: Neo4jConnection, before: tuple[Published, ...], kept: str | None) -> None:
-    """Remove edges and vectors that are not of the bundle ``kept``, wherever a marker says that some may be."""
+def _nobody_writes(transaction: neo4j.ManagedTransaction, prefix: str) -> None:
+    record = transaction.run(
+        f"MATCH (p:`{prefix}{MARKER}`) WHERE NOT p.complete AND p.token IS NOT NULL RETURN count(p) AS found"
+    ).single(strict=True)
+    if record["found"]:
+        raise StoreConflict("a write-back into this database has begun", hint="Wait until it is done.")
+
+
+def _remove_others(connection: Neo4jConnection, before: tuple[Published, ...], kept: str | None, check: Check) -> None:
+    """Remove edges and vectors that are not of the bundle ``kept``, wherever a marker says that some may be.
+
+    ``check`` raises, in each transaction, where another write-back has begun whose rows would be taken for old ones.
+    """
     prefix = connection.label_prefix
     places = dict.fromkeys(
         (name, each.publishing.relation, each.publishing.property)
@@ -271,19 +289,22 @@ def _remove_others(connection: Neo4jConnection, before: tuple[Published, ...], k
     )
     for node_type, relation, property_ in places:
         edge, bundle = f"`{prefix}{relation}`", bundle_property(property_)
-        edges = f"MATCH (a)-[r:{edge}]->() WHERE $kept IS NULL OR r.bundle <> $kept DELETE r"
+        edges = f"MATCH (a)-[r:{edge}]->() WHERE r.bundle IS NOT NULL AND ($kept IS NULL OR r.bundle <> $kept) DELETE r"
         vectors = (
             f"WITH a WHERE a.`{bundle}` IS NOT NULL AND ($kept IS NULL OR a.`{bundle}` <> $kept) "
             f"REMOVE a.`{property_}`, a.`{bundle}`"
         )
 
-        _in_pages(connection, f"`{prefix}{node_type}`", (edges, vectors), kept)
+        _in_pages(connection, f"`{prefix}{node_type}`", (edges, vectors), kept, check)
 
 
-def _in_pages(connection: Neo4jConnection, label: str, statements: tuple[str, ...], kept: str | None) -> None:
+def _in_pages(
+    connection: Neo4jConnection, label: str, statements: tuple[str, ...], kept: str | None, check: Check
+) -> None:
     """Run statements on every node ``a`` of a label, so many nodes a transaction."""
 
     def work(transaction: neo4j.ManagedTransaction, last: str | None) -> str | None:
+        check(transaction)
         after = "a.id IS NOT NULL" if last is None else "a.id > $last"
         page = f"MATCH (a:{label}) WHERE {after} WITH a ORDER BY a.id LIMIT {_SOURCES_AT_ONCE}"
         found: str | None = transaction.run(f"{page} RETURN max(a.id) AS last", last=last).single(strict=True)["last"]

@@ -91,8 +91,8 @@ def test_two_workers_through_their_life(tmp_path: Path) -> None:
     settings = ServingSettings(port=0, workers=2, drain_s=3, hang_s=10)
     with Server(store.root, settings, tmp_path / "port") as server:
         eventually(lambda: status(server.port).workers_serving == 2)
-        workers = pids(server.port)
-        assert len(workers) == 2
+        # gRPC may give a new channel the connection of one just closed.
+        eventually(lambda: len(pids(server.port)) == 2)
         load = Load(server.port)
         load.start()
 

@@ -50,7 +50,8 @@ def write_backward(
     for low in range(0, edges, block):
         np.add.at(starts, forward["indices"].read(low, min(low + block, edges)) + 1, 1)
     np.cumsum(starts, out=starts)
-    np.save(csr / f"{key}__rev.indptr.npy", starts)
+    with ArrayFile.make(csr / f"{key}__rev.indptr.npy", np.int64, len(starts)) as file:
+        file.write(0, starts)
     cuts = _cuts(starts, max(1, limit // _BYTES_AN_EDGE))
     work.mkdir(parents=True, exist_ok=True)
     # As SciPy chooses the index type of a matrix of so many entries and columns.

@@ -98,7 +98,8 @@ def write_forward(
             start += len(order)
             task.advance(len(order))
     np.cumsum(indptr, out=indptr)
-    np.save(csr / f"{key}.indptr.npy", indptr)
+    with ArrayFile.make(csr / f"{key}.indptr.npy", np.int64, len(indptr)) as file:
+        file.write(0, indptr)
     hashes = {name: column.hexdigest() for name, column in hashed.items()}
     if edges is not None:
         hashes |= edges.hashes()
