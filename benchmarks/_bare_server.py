@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import gc
 import hashlib
 import json
 import sys
@@ -57,6 +58,9 @@ async def _serve(folder: Path) -> None:
         bare.add_generic_rpc_handlers((_handlers(model),))
         bare_port = bare.add_insecure_port("127.0.0.1:0")
         await bare.start()
+        # As a worker does: what is loaded is no garbage.
+        gc.collect()
+        gc.freeze()
         print(json.dumps({"port": port, "bare_port": bare_port}), flush=True)
         await asyncio.to_thread(sys.stdin.read)
         await bare.stop(None)
