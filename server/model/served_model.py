@@ -169,7 +169,8 @@ class ServedModel:
         if not self.has_vectors(self.space(space, field), node_type):
             raise NoSuchSpace(field, f"the space {space!r} holds no vectors of {node_type}")
         vector = np.array(self.bundle.vectors(space, node_type)[row], dtype=np.float32)
-        if not vector.any():
+        # One value tells of nearly every vector that something is known.
+        if not vector[0] and not vector.any():
             return None
         return unit_row(vector) if self.metric_is_cosine(space) else vector
 
