@@ -217,6 +217,36 @@ async def test_a_batch_is_of_one_bundle_and_others_have_their_turn(
     assert turns > (200 if more else 100), "reading each item may be a turn of its own, answering it too"
 
 
+async def test_others_have_their_turn_between_plain_requests_of_many_kinds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("server.calls.batches._TURN_S", 0.0)
+    monkeypatch.setattr("server.calls.batches._MANY", 1000)
+    store = BundleStore(tmp_path)
+    state = State(settings=SETTINGS)
+    state.take(ServedModel.load(store.open(write_toy_bundle(store, encoders=False))))
+    current_deadline.set(Deadline())
+    current_origin.set(Origin("test", "1"))
+    turns: list[int] = []
+
+    async def answered(kinds: int) -> None:
+        requests = [{"entity": ref("1"), "top_k": 1 + number % kinds} for number in range(20)]
+        batch = asyncio.create_task(
+            RetrievalServicer(state).BatchSearchSimilarEntities(
+                pb.BatchSearchSimilarEntitiesRequest(requests=requests), None
+            )
+        )
+        turns.append(0)
+        while not batch.done():
+            await asyncio.sleep(0)
+            turns[-1] += 1
+        assert len((await batch).items) == 20
+
+    await answered(1)
+    await answered(20)
+    assert turns[1] >= turns[0] + 19, "one after the searches of each kind"
+
+
 async def test_a_deadline_that_passes_ends_the_whole_batch(tmp_path: Path) -> None:
     store = BundleStore(tmp_path)
     state = State(settings=SETTINGS)

@@ -82,3 +82,17 @@ def test_of_noted_keys_the_note_is_what_counts(seed: int) -> None:
     last = {pair: each for pair, each in last.items() if pair not in known or pair in then}
     assert pairs(found["upsert"]) == sorted(pair for pair in now if now[pair] != last.get(pair))
     assert pairs(found["delete"]) == sorted(last.keys() - now.keys())
+
+
+@pytest.mark.parametrize("values", [([], None), ([], [None]), (None, [None]), ([], ["a"])])
+def test_a_list_without_values_is_not_none_at_all(values: tuple[list[str | None] | None, ...]) -> None:
+    with scratch_sql() as connection:
+        before, after = (
+            pa.table({"id": ["a", "b"], "tags": pa.array([["x"], value], pa.list_(pa.string()))}) for value in values
+        )
+        known = RowHashes.of(connection, before, ["id"], None)
+        found = differing(connection, known, RowHashes.of(connection, after, ["id"], known))
+        assert found["upsert"].column("id").to_pylist() == ["b"]
+        hashes = [by_key(connection, rows, ["id"]).sort_by("id").column("hash").to_pylist() for rows in (before, after)]
+        assert hashes[0][0] == hashes[1][0]
+        assert hashes[0][1] != hashes[1][1]

@@ -1,0 +1,91 @@
+"""What the guard tells of a call that it lets in, or does not, and what that holds up meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from typing import Any
+
+import grpc
+import pytest
+
+from server.errors import InvalidField
+from server.wire.admission import Admission
+from server.wire.guard import Guard
+from server.wire.keys import Keys
+
+SERVICE = "kithkin.v1.RetrievalService"
+
+
+class Context:
+    """As much of gRPC's as the guard uses; an abort is sent when ``sent`` is set."""
+
+    def __init__(self, **metadata: str) -> None:
+        self._metadata = tuple(metadata.items())
+        self.code: Any = None
+        self.details = ""
+        self.aborting, self.sent = asyncio.Event(), asyncio.Event()
+
+    def time_remaining(self) -> None:
+        return None
+
+    def invocation_metadata(self) -> tuple[tuple[str, str], ...]:
+        return self._metadata
+
+    def set_trailing_metadata(self, trailers: Any) -> None: ...
+
+    def set_code(self, code: grpc.StatusCode) -> None:
+        self.code = code
+
+    def set_details(self, details: str) -> None:
+        self.details = details
+
+    async def abort(self, code: grpc.StatusCode, details: str, trailers: Any) -> None:
+        self.code = code
+        self.aborting.set()
+        await self.sent.wait()
+        raise grpc.aio.AbortError
+
+
+def guarded(admission: Admission, method: Any, keys: Keys | None = None) -> Guard:
+    guard = Guard(100, admission=admission, keys=keys)
+    guard.add_registered_method_handlers(SERVICE, {"GetEntity": grpc.unary_unary_rpc_method_handler(method)})
+    return guard
+
+
+@pytest.mark.parametrize(
+    ("sent", "code", "said"),
+    [
+        ({}, grpc.StatusCode.UNAUTHENTICATED, "no API key"),
+        ({"authorization": "Bearer wrong"}, grpc.StatusCode.UNAUTHENTICATED, "not known"),
+        ({"authorization": "Bearer right"}, grpc.StatusCode.RESOURCE_EXHAUSTED, "calls in work"),
+    ],
+)
+async def test_strangers_hear_nothing_of_the_load(sent: dict[str, str], code: grpc.StatusCode, said: str) -> None:
+    async def method(request: bytes, context: Any) -> bytes:
+        return request
+
+    admission = Admission(0)
+    keys = Keys(None, f"read somebody {hashlib.sha256(b'right').hexdigest()}")
+    refuse: Any = guarded(admission, method, keys).refusing(SERVICE)["GetEntity"]
+    context = Context(**sent)
+    await refuse.stream_stream(None, context)
+    assert context.code is code
+    assert said in context.details
+    assert admission.refused == (code is grpc.StatusCode.RESOURCE_EXHAUSTED)
+
+
+async def test_an_error_that_is_not_read_holds_no_place() -> None:
+    async def method(request: bytes, context: Any) -> bytes:
+        raise InvalidField("top_k", "is wrong")
+
+    admission = Admission(1)
+    handler: Any = guarded(admission, method).methods(SERVICE)["GetEntity"]
+    context = Context()
+    call = asyncio.create_task(handler.unary_unary(b"", context))
+    await context.aborting.wait()
+    assert admission.in_work == 0
+    context.sent.set()
+    with pytest.raises(grpc.aio.AbortError):
+        await call
+    assert admission.in_work == 0, "left once"
