@@ -21,7 +21,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,7 +34,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from benchmarks._results import Results
-from benchmarks.scale import Clock, PeakMemory
+from benchmarks._watch import Clock, Figures, PeakDisk, PeakMemory, size
 from graph_store.progress import Task
 from graph_store.project import load_project
 from graph_store.schema import GraphSchema, Triple
@@ -61,7 +60,6 @@ SCHEMA = GraphSchema.model_validate(
         ],
     }
 )
-Figures = dict[str, Any]
 
 
 class GeneratedStore:
@@ -133,44 +131,12 @@ class _Task:
         pass
 
 
-class DiskPeak:
-    """Watches how much a folder holds."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.bytes = folder, 0
-
-    def __enter__(self) -> DiskPeak:
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._ended.set()
-        self._thread.join()
-
-    def _watch(self) -> None:
-        while not self._ended.wait(0.5):
-            self.bytes = max(self.bytes, size(self.folder))
-
-
-def size(folder: Path) -> int:
-    """Bytes on the disk of all files; those that go meanwhile are left out."""
-    found = 0
-    for path in folder.rglob("*"):
-        try:
-            found += path.stat().st_blocks * 512
-        except OSError:
-            continue
-    return found
-
-
 def exported(source: str, edges: int, root: Path, memory_mib: int) -> Figures:
     """One export in this process, and the opening of what it wrote."""
     shutil.rmtree(root, ignore_errors=True)
     root.mkdir(parents=True)
     stages, clock = Stages(), Clock()
-    with PeakMemory() as memory, DiskPeak(root) as disk:
+    with PeakMemory() as memory, PeakDisk(root) as disk:
         if source == "generated":
             store: Any = GeneratedStore(edges)
             snapshot = export_snapshot(store, SCHEMA, root, progress=stages, memory_mib=memory_mib, known_as=source)

@@ -21,7 +21,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -29,8 +28,8 @@ from typing import Any
 
 from benchmarks._load_files import write_project
 from benchmarks._results import Results
+from benchmarks._watch import Clock, Figures, PeakDisk, PeakMemory
 
-Figures = dict[str, Any]
 MEMORY_MIB = 1024
 PARTS = ("copy", "load", "compare", "same")
 _COPIES = {
@@ -51,7 +50,7 @@ def copied(folder: Path) -> Figures:
     for ending in ("", ".wal"):
         file.with_name(file.name + ending).unlink(missing_ok=True)
     database = ladybug.Database(file, buffer_pool_size=MEMORY_MIB << 20)
-    connection = ladybug.Connection(database)
+    connection: Any = ladybug.Connection(database)  # its types promise lists that only other calls give
     rows = 0
     for name, (source, columns) in _COPIES.items():
         kind = "REL" if "FROM" in columns else "NODE"
@@ -94,40 +93,11 @@ def in_its_own_process(part: str, folder: Path) -> Figures:
 
 def run_part(part: str, folder: Path) -> None:
     """Inside that process: measure, print JSON."""
-    from benchmarks.scale import Clock, PeakMemory
-
-    with PeakMemory() as memory, _PeakDisk(folder / ".kithkin/staging") as disk:
+    with PeakMemory() as memory, PeakDisk(folder / ".kithkin/staging") as disk:
         clock = Clock()
         figures = copied(folder) if part == "copy" else loaded(folder, force=part == "compare")
         figures |= clock.figures()
-    print(json.dumps({**figures, **memory.figures(), "peak_staging_bytes": disk.most}))
-
-
-class _PeakDisk:
-    """Watches how much lies in a folder."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder, self.most = folder, 0
-
-    def __enter__(self) -> _PeakDisk:
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._ended.set()
-        self._thread.join()
-
-    def _watch(self) -> None:
-        while not self._ended.wait(0.5):
-            held = 0
-            for path in self._folder.glob("*"):
-                try:
-                    held += path.stat().st_blocks * 512
-                except FileNotFoundError:
-                    continue
-            self.most = max(self.most, held)
+    print(json.dumps({**figures, **memory.figures(), "peak_staging_bytes": disk.bytes}))
 
 
 def beside_copy(results: Results, folder: Path, nodes: int, edges: int, rounds: int) -> None:

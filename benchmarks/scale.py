@@ -23,8 +23,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import threading
-import time
 from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
@@ -35,6 +33,7 @@ import numpy as np
 
 from benchmarks._generated import generated_snapshot
 from benchmarks._results import Results
+from benchmarks._watch import Clock, Figures, PeakMemory
 
 STAGES = ("open", "fit", "sample", "train", "train, features in files", "train, features per batch", "infer", "user")
 STAGES_OF_MORE = ("open", "fit", "sample", "train", "infer", "user")
@@ -47,7 +46,6 @@ INPUT_DIMENSION = 32
 MOST_IN_ALL_FORMS = 10_000_000
 INFERENCE_MIB = 1024
 RATES = ("messages_per_processor_second", "edges_per_processor_second", "nodes_per_processor_second")
-Figures = dict[str, Any]
 
 
 def opened(folder: Path, edges: int, amount: int) -> Figures:
@@ -214,48 +212,6 @@ WORK: dict[str, Callable[[Path, int, int], Figures]] = {
 }
 AMOUNT = {"sample": 50, "train": 10, "train, features in files": 10, "train, features per batch": 5, "user": 10}
 """Batches or steps."""
-
-
-class Clock:
-    """Time since it was made: of the clock on the wall, and of the processor in all threads, which does not depend on
-    what else the machine does.
-    """
-
-    def __init__(self) -> None:
-        self.wall, self.processor = time.perf_counter(), time.process_time()
-
-    def figures(self, **done: int) -> Figures:
-        """Seconds of both; of what was done how much, and how much a processor second."""
-        wall, processor = time.perf_counter() - self.wall, time.process_time() - self.processor
-        rates = {f"{name}_per_processor_second": count / processor for name, count in done.items()}
-        return {"seconds": wall, "processor_seconds": processor, **done, **rates}
-
-
-class PeakMemory:
-    """Watches this process: all that is resident, and what is its own (not pages of files)."""
-
-    def __enter__(self) -> PeakMemory:
-        self.own = 0
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._ended.set()
-        self._thread.join()
-
-    def figures(self) -> dict[str, int]:
-        resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-        return {"peak_resident_mib": resident, "peak_own_mib": self.own // 1024}
-
-    def _watch(self) -> None:
-        status = Path("/proc/self/status")
-        while True:
-            fields = dict(line.split(":", 1) for line in status.read_text().splitlines())
-            self.own = max(self.own, int(fields["RssAnon"].split()[0]))
-            if self._ended.wait(0.02):
-                return
 
 
 def in_its_own_process(stage: str, folder: Path, edges: int, limit_gib: float) -> Figures:

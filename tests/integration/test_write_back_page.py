@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,30 +9,18 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from graph_store.co_engagement import derive
-from graph_store.ingest import ingest
 from graph_store.project import load_project
 from graph_store.published import EDGES, VECTORS, Publishing
 from graph_store.store import GraphStore
-from graph_store.stores import open_store
 from graph_store.synthetic import generate
 from tests.conftest import Neo4jServer
+from tests.cypher_page import STORES, Question, check_order, check_same_rows, filled, questions_of
 
 PAGE = Path(__file__).parents[2] / "docs" / "write_back.md"
 NEIGHBOURS, DIMENSION = 6, 8
 
 
-def _questions() -> dict[str, dict[str, str]]:
-    questions = {}
-    for section in re.split(r"^### (?=\d+\. )", PAGE.read_text(encoding="utf-8"), flags=re.MULTILINE)[1:]:
-        texts = {}
-        for store, text in re.findall(r"^```cypher (\w+)\n(.*?)^```$", section, flags=re.MULTILINE | re.DOTALL):
-            texts |= dict.fromkeys(("embedded", "neo4j") if store == "both" else (store,), text)
-        questions[section.splitlines()[0]] = texts
-    return questions
-
-
-QUESTIONS = _questions()
+QUESTIONS = questions_of(PAGE, "###")
 
 
 class Rows:
@@ -75,16 +62,14 @@ def embedded(catalogue: Path) -> Iterator[GraphStore]:
 
 
 def _filled(folder: Path, uri: str) -> GraphStore:
-    project = load_project(folder, overrides={"store.uri": uri, "store.memory_mib": 256})
-    store = open_store(project)
-    ingest(project, store)
-    derive(project, store)
+    store = filled(folder, uri)
+    settings = load_project(folder).settings.publish
     ids = sorted(id_ for batch in store.scan_nodes("Film", ()) for id_ in batch.column("id").to_pylist())
     publishing = Publishing(
         bundle="20261121T094412.906586Z",
         space="similar",
-        relation=project.settings.publish.write_back_relation,
-        property=project.settings.publish.write_back_property,
+        relation=settings.write_back_relation,
+        property=settings.write_back_property,
         dimension=DIMENSION,
         neighbours=NEIGHBOURS,
         node_types=("Film",),
@@ -94,24 +79,17 @@ def _filled(folder: Path, uri: str) -> GraphStore:
 
 
 def test_there_are_six_questions_for_both_stores() -> None:
-    assert [int(title.split(".")[0]) for title in QUESTIONS] == [1, 2, 3, 4, 5, 6]
-    assert all(set(texts) == {"embedded", "neo4j"} for texts in QUESTIONS.values())
+    assert [int(question.title.split(".")[0]) for question in QUESTIONS] == [1, 2, 3, 4, 5, 6]
+    assert all(set(question.texts) == set(STORES) for question in QUESTIONS)
 
 
-@pytest.mark.parametrize("title", QUESTIONS)
-def test_a_question_has_an_answer_whose_order_is_certain(embedded: GraphStore, title: str) -> None:
-    text = QUESTIONS[title]["embedded"]
-    result = embedded.query(text)
-    assert result.rows
-    (ordered,) = re.findall(r"ORDER BY ([^\n]*?)(?: LIMIT \d+)?\n$", text)
-    places = [result.columns.index(term) for term in ordered.replace(" DESC", "").split(", ") if term in result.columns]
-    assert places[-1] is not None
-    keys = {tuple(row[place] for place in places) for row in result.rows}
-    assert len(keys) == len(result.rows), "rows that share all that they are ordered by"
+@pytest.mark.parametrize("question", QUESTIONS, ids=lambda question: question.title)
+def test_a_question_has_an_answer_whose_order_is_certain(embedded: GraphStore, question: Question) -> None:
+    check_order(embedded, question.texts["embedded"])
 
 
 def test_the_first_question_tells_the_edges_as_they_were_written(embedded: GraphStore) -> None:
-    rows = embedded.query(next(iter(QUESTIONS.values()))["embedded"]).rows
+    rows = embedded.query(QUESTIONS[0].texts["embedded"]).rows
     assert [row[0] for row in rows] == list(range(1, NEIGHBOURS + 1))
     assert all(row[3].startswith("Reason ") for row in rows)
 
@@ -119,7 +97,5 @@ def test_the_first_question_tells_the_edges_as_they_were_written(embedded: Graph
 @pytest.mark.neo4j
 def test_both_stores_give_the_same_rows(catalogue: Path, embedded: GraphStore, clean_neo4j: Neo4jServer) -> None:
     with _filled(catalogue, clean_neo4j.uri) as neo4j:
-        for title, texts in QUESTIONS.items():
-            ours, theirs = embedded.query(texts["embedded"]), neo4j.query(texts["neo4j"])
-            assert theirs.columns == ours.columns, title
-            assert theirs.rows == ours.rows, title
+        for question in QUESTIONS:
+            check_same_rows(question, embedded, neo4j)
