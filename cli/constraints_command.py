@@ -1,4 +1,4 @@
-"""``kithkin constraints``: what Neo4j lacks for the declared graph, and Kithkin's traces taken out again."""
+"""``kithkin constraints``: what Neo4j lacks for the declared graph; Kithkin's constraints and note taken out."""
 
 from __future__ import annotations
 
