@@ -7,8 +7,8 @@ was encoded to once, its score, and ``info``.
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Sequence
-from itertools import pairwise
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -69,7 +69,8 @@ class Parts:
 
     def results(self, rows: Rows, scores: Vectors) -> bytes:
         """Nodes ``[N]`` with their scores ``[N]`` as the field ``results``."""
-        self._make_ready(rows)
+        if _size_of(self._starts, self._lengths, rows) < 0:
+            self._make_ready(rows)
         with self._lock:
             size = self._size(rows)
             found = np.empty(size + 4 * len(rows), np.uint8)
@@ -77,17 +78,19 @@ class Parts:
             self._make_room(0)
         return found.tobytes()
 
-    def items(self, rows: Rows, scores: Vectors, counts: Rows, infos: Sequence[bytes]) -> list[bytes]:
+    def items(self, rows: Rows, scores: Vectors, counts: Rows, infos: Sequence[bytes]) -> tuple[bytes, list[int]]:
         """Answers to the queries of a batch as its field ``items``, each with its encoded ``info``.
 
-        ``rows`` and ``scores`` are ``[B, k]``, of which the first ``counts [B]`` are results.
+        ``rows`` and ``scores`` are ``[B, k]``, of which the first ``counts [B]`` are results. Returns the bytes, and
+        where in them each item begins, and the last one ends.
         """
         tails = {each: b"".join((_INFO, length(len(each)), each)) for each in dict.fromkeys(infos)}
         tail = [tails[each] for each in infos]
         ends = np.cumsum([len(each) for each in tail])
         tail_bytes = np.frombuffer(b"".join(tail), np.uint8)
         shown = rows[np.arange(rows.shape[1]) < counts[:, None]]
-        self._make_ready(shown)
+        if _size_of(self._starts, self._lengths, shown) < 0:
+            self._make_ready(shown)
         with self._lock:
             size = self._size(shown)
             found = np.empty(size + 4 * rows.size + len(tail_bytes) + _HEADS * len(rows), np.uint8)
@@ -105,8 +108,7 @@ class Parts:
                 places,
             )
             self._make_room(0)
-        body, cuts = found.tobytes(), places.tolist()
-        return [body[start:end] for start, end in pairwise(cuts)]
+        return found[: places[-1]].tobytes(), places.tolist()
 
     def _make_ready(self, rows: Rows) -> None:
         """Encode what is missing without the lock: a search that waits for it holds the event loop."""
@@ -119,10 +121,13 @@ class Parts:
 
     def _size(self, rows: Rows) -> int:
         """Bytes of the parts of these rows together, all of which are there afterwards; under the lock."""
-        # Others may have emptied the book meanwhile, or it cannot hold so many.
-        missing = np.unique(rows[self._starts[rows] < 0])
-        self._keep([(row, self._encoded(row)) for row in missing.tolist()])
-        return int(self._lengths[rows].sum())
+        size = _size_of(self._starts, self._lengths, rows)
+        if size < 0:
+            # Others have emptied the book meanwhile, or it cannot hold so many.
+            missing = np.unique(rows[self._starts[rows] < 0])
+            self._keep([(row, self._encoded(row)) for row in missing.tolist()])
+            size = _size_of(self._starts, self._lengths, rows)
+        return size
 
     def _make_room(self, size: int) -> None:
         """Forget all parts where so many bytes more are too many: rather all anew than a book of who was asked for."""
@@ -185,6 +190,26 @@ class EncodedItem:
         self.encoded, self.info = encoded, info
 
 
+class EncodedItems(Sequence[EncodedItem]):
+    """Searches' responses within a batch, which were encoded together."""
+
+    def __init__(self, body: bytes, cuts: Sequence[int], infos: Sequence[types_pb2.ResponseInfo]) -> None:
+        """``body`` and ``cuts`` as ``Parts.items`` gives them; many of the ``infos`` may be one object."""
+        self.body, self._cuts, self._infos = body, cuts, infos
+
+    def __len__(self) -> int:
+        return len(self._infos)
+
+    def __getitem__(self, number: Any) -> Any:
+        return EncodedItem(self.body[self._cuts[number] : self._cuts[number + 1]], self._infos[number])
+
+    @property
+    def infos(self) -> list[tuple[types_pb2.ResponseInfo, int]]:
+        """Those that differ, each with the number of items that have it."""
+        same = {id(info): info for info in self._infos}
+        return [(same[one], count) for one, count in Counter(map(id, self._infos)).items()]
+
+
 class EncodedBatch:
     """A batch's response as bytes, from its items: searches' responses (encoded or messages), and statuses."""
 
@@ -194,14 +219,18 @@ class EncodedBatch:
         self.info = types_pb2.ResponseInfo()
 
     @property
-    def infos(self) -> list[types_pb2.ResponseInfo]:
-        """Of the items that were answered."""
-        return [each.info for each in self._outcomes if not isinstance(each, status_pb2.Status)]
+    def infos(self) -> list[tuple[types_pb2.ResponseInfo, int]]:
+        """Of the items that were answered, each with the number of items that have it."""
+        if isinstance(self._outcomes, EncodedItems):
+            return self._outcomes.infos
+        return [(each.info, 1) for each in self._outcomes if not isinstance(each, status_pb2.Status)]
 
     def SerializeToString(self) -> bytes:  # noqa: N802
         """The response's bytes."""
         found = []
-        for outcome in self._outcomes:
+        if isinstance(self._outcomes, EncodedItems):
+            found.append(self._outcomes.body)
+        for outcome in () if found else self._outcomes:
             if isinstance(outcome, EncodedItem):
                 found.append(outcome.encoded)
                 continue
@@ -238,6 +267,17 @@ def length(number: int) -> bytes:
 
 def _bytes_of(scores: Vectors) -> NDArray[np.uint8]:
     return np.ascontiguousarray(scores, "<f4").view(np.uint8)
+
+
+@compiled
+def _size_of(starts: Any, lengths: Any, rows: Any) -> int:
+    """Bytes of the parts of these rows together; -1: one is not there."""
+    size = 0
+    for row in rows:
+        if starts[row] < 0:
+            return -1
+        size += lengths[row]
+    return size
 
 
 @compiled

@@ -91,18 +91,20 @@ def _shortfall(info: types_pb2.ResponseInfo, found: Found, limits: Limits) -> st
 
 
 def fill_batch_info(
-    info: types_pb2.ResponseInfo, model: ServedModel, items: Sequence[types_pb2.ResponseInfo], deadline: Deadline
+    info: types_pb2.ResponseInfo,
+    model: ServedModel,
+    items: Sequence[tuple[types_pb2.ResponseInfo, int]],
+    deadline: Deadline,
 ) -> None:
-    """The ``info`` of a batch from those of its items (an empty one where an item failed).
+    """The ``info`` of a batch from those of the items that were answered, each with how many have it.
 
     It names the bundle that answered: none where several did, and ``model``'s where no item was answered.
     """
-    answered = [each for each in items if each.bundle_version]
-    info.exact = bool(answered) and all(each.exact for each in answered)
-    info.candidates_scored = sum(each.candidates_scored for each in answered)
-    info.network_calls = sum(each.network_calls for each in answered)
-    info.truncated = any(each.truncated for each in answered)
+    info.exact = bool(items) and all(each.exact for each, _ in items)
+    info.candidates_scored = sum(each.candidates_scored * count for each, count in items)
+    info.network_calls = sum(each.network_calls * count for each, count in items)
+    info.truncated = any(each.truncated for each, _ in items)
     fill_info(info, model, deadline)
-    versions = {each.bundle_version for each in answered}
+    versions = {each.bundle_version for each, _ in items}
     if versions:
         info.bundle_version = versions.pop() if len(versions) == 1 else ""

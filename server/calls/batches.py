@@ -51,8 +51,8 @@ async def answer_each(
     deadline: Deadline,
     origin: Origin,
     named: Callable[[str], Retrieval],
-) -> list[R | status_pb2.Status]:
-    """The response or the status of every request, in their order.
+) -> Sequence[R | status_pb2.Status]:
+    """The response or the status of every request, in their order; ``EncodedItems`` where all were encoded together.
 
     Requests that name a bundle are answered from that one, which ``named`` gives; all others from ``retrieval``.
     Searches of the same index for the same number of results share its calls. Other calls have their turn every few
@@ -74,7 +74,8 @@ async def answer_each(
     turn = _Turn()
     plain: dict[Kind, list[tuple[int, int]]] = {}
     for number, request in enumerate(requests):
-        await turn.passed()
+        if turn.over:
+            await turn.passed()
         try:
             if (
                 isinstance(request, pb.SearchSimilarEntitiesRequest)
@@ -100,12 +101,14 @@ async def answer_each(
         work = partial(answer_each_plain, retrieval.model, kind, [row for _, row in asked], deadline, refuse_one)
         try:
             # Handing a few over to a thread takes longer than answering them.
-            answered = await apart(work) if many else work()
+            places, answered = await apart(work) if many else work()
         except Exception as error:
             for number, _ in asked:
                 refuse(number, error)
         else:
-            outcomes.update((asked[place][0], answer) for place, answer in answered.items())
+            if len(answered) == len(requests):
+                return answered
+            outcomes.update((asked[place][0], answer) for place, answer in zip(places, answered, strict=True))
         await turn.passed()
     for (version, _), members in groups.items():
         for start in range(0, len(members), _TOGETHER):
@@ -132,9 +135,14 @@ class _Turn:
     def __init__(self) -> None:
         self._since = time.perf_counter()
 
+    @property
+    def over(self) -> bool:
+        """Whether it is time; asked where ``passed`` would take longer than what is between."""
+        return time.perf_counter() - self._since > _TURN_S
+
     async def passed(self) -> None:
         """Let others go first, if it is time."""
-        if time.perf_counter() - self._since > _TURN_S:
+        if self.over:
             await asyncio.sleep(0)
             self._since = time.perf_counter()
 

@@ -13,7 +13,7 @@ import numpy as np
 from kithkin.v1 import retrieval_service_pb2 as pb
 from kithkin.v1 import types_pb2
 from server.calls import queries
-from server.calls.answer_bytes import EncodedAnswer, EncodedItem
+from server.calls.answer_bytes import EncodedAnswer, EncodedItems
 from server.calls.answers import fill_search_info
 from server.calls.search import Limits
 from server.calls.vectors import stored
@@ -97,8 +97,8 @@ def answer_each_plain(
     rows: Sequence[int],
     deadline: Deadline,
     refuse: Callable[[int, Exception], None],
-) -> dict[int, EncodedItem]:
-    """Answers to requests of one kind by their place in ``rows``; ``refuse`` is told of those that have none.
+) -> tuple[list[int], EncodedItems]:
+    """Places in ``rows``, and answers to the requests of these; ``refuse`` is told of those that have none.
 
     Nearly all of it runs without the interpreter's lock.
     """
@@ -113,7 +113,7 @@ def answer_each_plain(
             refuse(place, error)
     places = np.flatnonzero(known)
     if not len(places):
-        return {}
+        return [], EncodedItems(b"", [0], [])
     exclude = np.asarray(rows, np.int64)[places] if source == target else np.full(len(places), -1)
     found = model.index(SIMILAR, target, "target_type").search_each(vectors[places], k, exclude)
     told = list(zip(found.exact.tolist(), found.scored.tolist(), found.counts.tolist(), strict=True))
@@ -122,13 +122,10 @@ def answer_each_plain(
         if outcome not in infos:
             infos[outcome] = _info(model, found.one(number), Limits(k=k, exclude=_NONE), deadline)
     encoded = {outcome: info.SerializeToString() for outcome, info in infos.items()}
-    items = model.catalogue.parts(target).items(
+    body, cuts = model.catalogue.parts(target).items(
         found.rows, found.scores, found.counts, [encoded[outcome] for outcome in told]
     )
-    return {
-        place: EncodedItem(item, infos[outcome])
-        for place, item, outcome in zip(places.tolist(), items, told, strict=True)
-    }
+    return places.tolist(), EncodedItems(body, cuts, [infos[outcome] for outcome in told])
 
 
 def _info(model: ServedModel, found: Found, limits: Limits, deadline: Deadline) -> types_pb2.ResponseInfo:

@@ -82,9 +82,9 @@ class Retrieval:
         return lookups.get_entity(self.model, request, deadline)
 
     def describe_batch(
-        self, info: types_pb2.ResponseInfo, items: Sequence[types_pb2.ResponseInfo], deadline: Deadline
+        self, info: types_pb2.ResponseInfo, items: Sequence[tuple[types_pb2.ResponseInfo, int]], deadline: Deadline
     ) -> None:
-        """Fill the ``info`` of a batch from those of its items (an empty one where an item failed)."""
+        """Fill the ``info`` of a batch from those of the items that were answered, each with how many have it."""
         fill_batch_info(info, self.model, items, deadline)
 
     def prepare_similar(

@@ -32,6 +32,11 @@ def lengths_of(vectors: Vectors) -> Vectors:
     return cast(Vectors, np.sqrt(squares, out=squares))
 
 
+def length_of(vector: Vectors) -> float:
+    """The length of one vector, as ``lengths_of`` gives it."""
+    return float(_length(vector))
+
+
 def best_candidates(
     vectors: Vectors, query: Vectors, candidates: NDArray[Any], exclude: Rows | None, k: int
 ) -> tuple[Rows, Vectors]:
@@ -78,8 +83,19 @@ def _squares(vectors: Any, squares: Any) -> None:
 
 
 @compiled
+def _length(vector: Any) -> Any:
+    return np.sqrt(_score(vector, vector))
+
+
+@compiled
 def _best(vectors: Any, query: Any, candidates: Any, excluded: Any, rows: Any, scores: Any) -> int:
     count, most, left, known = 0, len(rows), len(excluded), len(vectors)
+    # All scores first: nothing between them hangs on one, so that the processor fetches several vectors at a time.
+    found = np.empty(len(candidates), np.float32)
+    for number in range(len(candidates)):
+        row = np.int64(candidates[number])
+        if row >= 0 and row < known:
+            found[number] = _score(vectors[row], query)
     for number in range(len(candidates)):
         row = np.int64(candidates[number])
         if row < 0 or row >= known:
@@ -88,10 +104,10 @@ def _best(vectors: Any, query: Any, candidates: Any, excluded: Any, rows: Any, s
             if row == excluded[0]:
                 continue
         elif left:
-            found = np.searchsorted(excluded, row)
-            if found < left and excluded[found] == row:
+            near = np.searchsorted(excluded, row)
+            if near < left and excluded[near] == row:
                 continue
-        score = _score(vectors[row], query)
+        score = found[number]
         if count == most and (score < scores[most - 1] or (score == scores[most - 1] and row > rows[most - 1])):
             continue
         place = count if count < most else most - 1

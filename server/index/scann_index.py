@@ -6,6 +6,7 @@ the quantised codes only (half a byte a dimension), and an answer's scores and o
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Sequence
 from contextlib import contextmanager
@@ -101,7 +102,13 @@ class ScannIndex:
     def save(self, folder: Path) -> None:
         """Write ScaNN's files; paths in them are relative, and no ids are (those would be a pickle)."""
         folder.mkdir(parents=True, exist_ok=True)
-        self._searcher.serialize(str(folder), relative_path=True)
+        try:
+            self._searcher.serialize(str(folder), relative_path=True)
+        except RuntimeError as error:
+            # Of a full disk ScaNN 1.4 says no more than that.
+            if "I/O error" not in str(error):
+                raise
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(folder)) from error
 
     def with_parameters(self, parameters: ScannParameters) -> ScannIndex:
         """The same index searched another way (``leaves`` stay as built)."""

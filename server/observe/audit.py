@@ -27,7 +27,7 @@ from server.observe.metrics import Metrics
 
 _WAITING = 64
 """Searches that may wait to be repeated; further ones are not."""
-_RESTS = 9
+_RESTS = 49
 """Times that a repetition took, for which the thread rests after it: many searches must not make it a second load."""
 _KEPT = 1000
 """Results of the last audits that the gauge is of, by space and type."""

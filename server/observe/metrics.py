@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from server.calls.answer_bytes import EncodedBatch
@@ -38,7 +39,7 @@ T = TypeVar("T")
 class _Times(Histogram):
     """A histogram that takes many values at once."""
 
-    def observe_all(self, seconds: Sequence[float]) -> None:
+    def observe_all(self, seconds: Sequence[float] | NDArray[np.float64]) -> None:
         values = np.asarray(seconds)
         # As ``observe``: the first bucket whose upper bound is not below the value.
         counts = np.bincount(np.searchsorted(self._upper_bounds, values))
@@ -67,7 +68,7 @@ class Metrics:
     def __init__(self, in_work: Callable[[], int] = lambda: 0) -> None:
         """``in_work``: the calls in work at the moment."""
         self._count_in_work = in_work
-        self._ended: deque[tuple[str, str, float, dict[str, float]]] = deque()
+        self._ended: deque[tuple[str, str, float, tuple[str, ...], tuple[float, ...]]] = deque()
         self._searched: deque[tuple[str, str, str, bool, int]] = deque()
         self.registry = CollectorRegistry()
         self.registry.register(_First(self.add_up))
@@ -124,8 +125,9 @@ class Metrics:
 
     def answered(self, method: str, code: str, deadline: Deadline) -> None:
         """Note a call that has ended, and what its time went to; ``method`` without its service."""
-        # A copy: a thread that nobody waits for any more may go on with the deadline.
-        self._ended.append((method, code, deadline.spent, dict(deadline.stages)))
+        # A copy, by one step each: a thread that nobody waits for any more may go on with the deadline.
+        stages = deadline.stages.copy()
+        self._ended.append((method, code, deadline.spent, tuple(stages), tuple(stages.values())))
         if len(self._ended) > _MOST_NOTED:
             self.add_up()
 
@@ -133,18 +135,19 @@ class Metrics:
         """Count what was noted since the last time."""
         calls: Tally[tuple[str, str]] = Tally()
         seconds: defaultdict[str, list[float]] = defaultdict(list)
-        stages: defaultdict[tuple[str, str], list[float]] = defaultdict(list)
-        for method, code, spent, parts in _taken(self._ended):
+        # Nearly all calls of a method go through the same stages: what is done for each call is one step.
+        parts: defaultdict[tuple[str, tuple[str, ...]], list[tuple[float, ...]]] = defaultdict(list)
+        for method, code, spent, stages, taken in _taken(self._ended):
             calls[method, code] += 1
             seconds[method].append(spent)
-            for stage, part in parts.items():
-                stages[method, _STAGES.get(stage, stage)].append(part)
+            parts[method, stages].append(taken)
         for (method, code), count in calls.items():
             self._child(self._calls, method, code).inc(count)
         for method, values in seconds.items():
             self._child(self._seconds, method).observe_all(values)
-        for (method, stage), values in stages.items():
-            self._child(self._stage_seconds, method, stage).observe_all(values)
+        for (method, stages), rows in parts.items():
+            for stage, column in zip(stages, np.array(rows).T, strict=True):
+                self._child(self._stage_seconds, method, _STAGES.get(stage, stage)).observe_all(column)
         searches: Tally[tuple[str, str, str, bool]] = Tally()
         for space, node_type, path, exact, count in _taken(self._searched):
             searches[space, node_type, path, exact] += count
@@ -158,12 +161,12 @@ class Metrics:
 
     def described(self, method: str, response: Any) -> None:
         """Count what a response says of itself; of a batch, each of its items."""
-        infos = response.infos if isinstance(response, EncodedBatch) else [response.info]
-        for info in infos:
+        infos = response.infos if isinstance(response, EncodedBatch) else [(response.info, 1)]
+        for info, count in infos:
             if info.fallback:
-                self._child(self._fallbacks, method).inc()
+                self._child(self._fallbacks, method).inc(count)
             if info.shortfall_reason:
-                self._child(self._shortfalls, method).inc()
+                self._child(self._shortfalls, method).inc(count)
 
     def searched(self, space: str, node_type: str, path: SearchPath, exact: bool, count: int = 1) -> None:
         """Note searches by what they read."""

@@ -12,6 +12,10 @@ from dataclasses import asdict, replace
 
 from server.processes.worker import Message, Order
 
+ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1"}
+"""What a worker's process is given beside its own environment, which wins: each worker has a core, and NumPy's matrix
+products must not have threads that spin on those of the others after each of them."""
+
 
 class WorkerProcess:
     """One started worker: its process, the messages it sends, and the orders it takes."""
@@ -29,6 +33,7 @@ class WorkerProcess:
                 [sys.executable, "-P", "-m", "server.processes.worker", told],
                 stdin=subprocess.PIPE,
                 pass_fds=(write_end,),
+                env=ENVIRONMENT | os.environ,
             )
         except BaseException:
             os.close(self.messages)

@@ -1,9 +1,9 @@
 """Who is let in: what is too much is refused at once, rather than kept waiting until nobody wants the answer.
 
 The calls are answered in the event loop, one after the other, so what waits, waits for the loop. What the loop has not
-taken from gRPC's core nobody counts. So once calls have worked for a while in one turn of the loop, the others wait
-here for the next, and what has come meanwhile is counted before they work. Refusing costs time too, so calls which were
-let in get a share of it: a flood that is too great even to refuse must not keep the server from answering.
+taken from gRPC's core nobody counts. So calls count from when the core hands them over (``come``), and once calls have
+worked for a while in one turn of the loop, the others wait here for the next. Refusing costs time too, so calls which
+were let in get a share of it: a flood that is too great even to refuse must not keep the server from answering.
 
 Of calls that take long (batches, which let others have their turn on the way) few work at a time: all together would
 end late, and each turn of the loop would be as long as a step of every one of them.
@@ -21,12 +21,12 @@ from collections.abc import Callable
 from server.errors import Overloaded
 from server.observe import log
 
-_TURN_S = 0.005
-"""Work in one turn of the event loop after which further calls wait for the next: waiting costs a cheap call a tenth of
-its time."""
+_TURN_S = 0.02
+"""Work in one turn of the event loop after which further calls wait for the next. Waiting costs a cheap call a tenth of
+its time: of the searches that come together in a usual turn none should."""
 _STEP_S = 0.001
 """What a method of no mean time yet may be taken to have taken."""
-_SHARE = 0.5
+_SHARE = 2.0
 """Work of calls that wait, for each second that a turn went to other things: taking calls in, refusing them."""
 _LONG_S = 0.005
 """Calls of methods that take so long on average wait for each other, and the others pass them."""
@@ -37,6 +37,12 @@ _MARGIN = 2.0
 _LATEST, _BEYOND = 0.1, 4.0
 """Weight of a call's time in the mean of its method; times that mean, what it counts at most: one that was held up by
 others' work on the processor, or was the first to touch something, says little of the next."""
+_COMING_S = 0.05
+"""Within which, or twice as long, a call enters that was handed over: its message comes with its head."""
+_BUSY = 0.25
+"""Share of its time for which a busy server worked; gRPC takes more of it than cheap calls do."""
+_REFUSING_S = 6e-5
+"""Work of refusing a call."""
 _TOLD_EVERY_S = 1.0
 
 
@@ -82,17 +88,36 @@ class Admission:
         """Whether ``_turn`` comes with the next."""
         self._turned, self._worked = 0.0, 0.0
         """When this turn began, and the seconds that calls have worked in it (together, if at once)."""
+        self._coming, self._came_before, self._looked = 0, 0, 0.0
+        """Calls handed over of late that have not entered yet, those of the window before, and when this one began."""
+        self._working, self._busy = 0.0, False
+        """Work in this window in seconds, and whether there was much in the last."""
         self._told = -_TOLD_EVERY_S
         self._untold = 0
 
     @property
     def full(self) -> bool:
-        """Whether a call would be refused for the number of those in work."""
-        return self.in_work >= self.most
+        """Whether a call that comes now is one too many, beside those in work and those whose message is being read."""
+        now = self._clock()
+        if now - self._looked > _COMING_S:
+            self._busy = self._working > _BUSY * (now - self._looked)
+            self._came_before = self._coming if now - self._looked < 2 * _COMING_S else 0
+            self._coming, self._looked, self._working = 0, now, 0.0
+        coming = self._coming + self._came_before if self._busy else 0
+        return self.in_work + coming >= self.most
+
+    def come(self) -> None:
+        """A call was handed over by gRPC's core while this was not full; it enters when its message has been read.
+
+        A flood must be seen before it works: all that is handed over would begin in turn, and the rest wait unseen. It
+        is one where the server is busy; else it is the callers who are slow, and who opens calls and sends nothing
+        must hold no place.
+        """
+        self._coming += 1
 
     def refusal(self) -> Overloaded:
         """What a call is told that comes while this is full; counts it as refused."""
-        return self._overloaded(f"the server has {self.in_work} calls in work, as many as it may")
+        return self._overloaded(f"the server has {self.most} calls in work or waiting, as many as it may")
 
     async def enter(self, method: str = "", left: float = math.inf) -> Entered:
         """Let a call of a method in, and wait for its turn; returns what ``leave`` must be given.
@@ -103,10 +128,14 @@ class Admission:
         known = self._methods.get(method)
         if known is None:
             known = self._methods[method] = Method()
+        if self._came_before:
+            self._came_before -= 1
+        elif self._coming:
+            self._coming -= 1
         call = Entered(known)
         # Long calls let the others pass, turn by turn.
         ahead = self._expected[False] + (self._expected[True] if call.long else 0.0)
-        if self.full:
+        if self.in_work >= self.most:
             raise self.refusal()
         if ahead * _MARGIN > left - call.expected and ahead:
             raise self._overloaded(
@@ -131,6 +160,7 @@ class Admission:
         """The call is answered; what is left to do is to send the answer, which may take a slow reader for ever."""
         method, taken = call.method, self._clock() - call.began
         self._worked += taken
+        self._working += taken
         method.working -= 1
         # Calls of one method that work at the same time share the loop.
         taken /= 1 + (call.beside + method.working) / 2
@@ -173,6 +203,7 @@ class Admission:
 
     def _overloaded(self, why: str) -> Overloaded:
         self.refused += 1
+        self._working += _REFUSING_S
         self._untold += 1
         now = time.monotonic()
         # A line a refused call would be load of its own.

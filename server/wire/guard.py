@@ -22,12 +22,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 import grpc
 from google.rpc import status_pb2
 
+from kithkin.v1 import types_pb2
 from server.deadline import Deadline
 from server.errors import CallError, InternalError, MessageTooLarge, Overloaded, ShuttingDown, UndecodableRequest
 from server.observe import log
 from server.wire.admission import Admission, Entered
 from server.wire.keys import AUTHORIZATION, Keys, Role, role_needed
-from server.wire.status import code_of, reason_of, short, status_of
+from server.wire.status import Templates, code_of, reason_of, short, status_of, text_of
 
 if TYPE_CHECKING:
     from server.observe.impressions import Impressions
@@ -54,6 +55,7 @@ current_origin: ContextVar[Origin] = ContextVar("current_origin")
 """The call being answered."""
 
 Context = grpc.aio.ServicerContext[Any, Any]
+Metadata = tuple[tuple[str, str | bytes], ...]
 
 
 class Guard(grpc.GenericRpcHandler):  # type: ignore[type-arg]
@@ -80,6 +82,7 @@ class Guard(grpc.GenericRpcHandler):  # type: ignore[type-arg]
         # Random for each server, and a number: an id of 128 random bits a call takes ten times as long.
         self._ids, self._numbers = os.urandom(8).hex(), count(1)
         self._streams: set[asyncio.Task[Any]] = set()
+        self._overloaded = Templates()
 
     def end_streams(self) -> None:
         """End what would never end by itself: a watcher of the health would hold up the drain to its last second."""
@@ -105,35 +108,33 @@ class Guard(grpc.GenericRpcHandler):  # type: ignore[type-arg]
         """Whether calls that are counted would be refused as too many; while the server stops they are told that."""
         return self._admission is not None and self._admission.full and not self.draining
 
-    def refusing(self, service: str) -> dict[str, grpc.RpcMethodHandler[Any, Any]]:
-        """What refuses the calls of a service while this is ``full``, by the names of its methods.
+    def come(self) -> None:
+        """Tell the admission that gRPC has handed over a call which is counted."""
+        if self._admission is not None:
+            self._admission.come()
 
-        Before their messages are read, and without an exception: it costs less than refusing them later.
+    def refused(self, method: str, context: Context) -> tuple[grpc.StatusCode, str, Metadata]:
+        """What ends a call that comes while this is ``full``: its code, text and trailing metadata; counts it.
+
+        Before its message is read, and without an exception: it costs a third of refusing it later.
         """
-        return {name: self._refusing(f"/{service}/{name}") for name in self.methods(service)}
-
-    def _refusing(self, method: str) -> grpc.RpcMethodHandler[Any, Any]:
-        admission, name = self._admission, method.rpartition("/")[2]
-        role = role_needed(method, health_needs_key=self._health_needs_key)
-
-        async def refuse(_: Any, context: Context) -> None:
-            assert admission is not None
-            deadline = Deadline()
-            request_id, authorization = self._head(context)
-            error: CallError
-            try:
-                # Who has no key is told that, and nothing of the load.
-                self._admit(authorization, role)
-                error = admission.refusal()
-            except CallError as refused:
-                error = refused
-            code, status = refusal(error, Origin(method, request_id), deadline)
-            self._count(name, code.name, deadline, status)
-            context.set_code(code)
-            context.set_details(status.message)
-            context.set_trailing_metadata(((REQUEST_ID, request_id), (_DETAILS, status.SerializeToString())))
-
-        return grpc.stream_stream_rpc_method_handler(refuse)
+        assert self._admission is not None
+        deadline = Deadline()
+        request_id, authorization = self._head(context)
+        error: CallError
+        try:
+            # Who has no key is told that, and nothing of the load.
+            self._admit(authorization, role_needed(method))
+            error = self._admission.refusal()
+        except CallError as refused:
+            error = refused
+        code, reason = code_of(error)
+        if isinstance(error, Overloaded):
+            details = self._overloaded.status(error, request_id)
+        else:
+            details = refusal(error, Origin(method, request_id), deadline)[1].SerializeToString()
+        self._count(method.rpartition("/")[2], code.name, deadline, types_pb2.ErrorReason.Name(reason))
+        return code, text_of(error), ((REQUEST_ID, request_id), (_DETAILS, details))
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any] | None:
         """What answers a call; gRPC asks when its head has come."""
@@ -172,7 +173,7 @@ class Guard(grpc.GenericRpcHandler):  # type: ignore[type-arg]
                 raise
             except Exception as error:
                 code, status = refusal(error, Origin(method, request_id), deadline)
-                self._count(name, code.name, deadline, status)
+                self._count(name, code.name, deadline, reason_of(status))
                 if entered is not None and admission is not None:
                     # Who does not read it must not hold a place.
                     admission.leave(entered)
@@ -248,11 +249,12 @@ class Guard(grpc.GenericRpcHandler):  # type: ignore[type-arg]
         if self._keys is not None and role is not None:
             self._keys.admit(authorization, role)
 
-    def _count(self, name: str, code: str, deadline: Deadline, status: status_pb2.Status | None = None) -> None:
+    def _count(self, name: str, code: str, deadline: Deadline, reason: str = "") -> None:
+        """Count a call; ``reason``: of the error that it was refused with."""
         if self._metrics is not None:
             self._metrics.answered(name, code, deadline)
-            if status is not None:
-                self._metrics.refused(reason_of(status))
+            if reason:
+                self._metrics.refused(reason)
 
     def _note(self, name: str, request_id: str, request: Any, response: Any) -> None:
         """Count and record an answer; what goes wrong with that must not take it from its caller."""

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from kithkin.v1 import retrieval_service_pb2 as pb
 from kithkin.v1 import types_pb2
-from server.calls.answer_bytes import EncodedAnswer, EncodedBatch, EncodedItem, Parts, length
+from server.calls.answer_bytes import EncodedAnswer, EncodedBatch, EncodedItems, Parts, length
 
 
 def node(row: int, size: int = 10) -> types_pb2.Node:
@@ -56,7 +56,7 @@ def test_a_batch_holds_answers_and_errors_in_their_order() -> None:
     assert batch.items[2].response == second.message
     assert batch.items[2].HasField("response")
     assert batch.info == encoded.info
-    assert encoded.infos == [first.info, second.info]
+    assert encoded.infos == [(first.info, 1), (second.info, 1)]
     assert encoded.message == batch
 
 
@@ -104,8 +104,14 @@ def test_items_are_those_of_answers_made_one_by_one(counts: list[int], size: int
     infos = [types_pb2.ResponseInfo(bundle_version="x" * size, candidates_scored=count) for count in counts]
     parts = Parts(lambda row: node(row, size), 30)
     found = parts.items(rows, scores, np.array(counts), [info.SerializeToString() for info in infos])
-    items = [EncodedItem(item, info) for item, info in zip(found, infos, strict=True)]
-    batch = EncodedBatch(pb.BatchSearchSimilarEntitiesResponse, items).message
+    items = EncodedItems(*found, infos)
+    encoded = EncodedBatch(pb.BatchSearchSimilarEntitiesResponse, items)
+    assert EncodedBatch(pb.BatchSearchSimilarEntitiesResponse, list(items)).SerializeToString() == (
+        encoded.SerializeToString()
+    ), "one by one as together"
+    assert encoded.infos == [(info, 1) for info in infos]
+    assert EncodedItems(*found, [infos[0]] * len(infos)).infos == [(infos[0], len(infos))]
+    batch = encoded.message
     for number, (item, count) in enumerate(zip(batch.items, counts, strict=True)):
         alone = EncodedAnswer(pb.SearchSimilarEntitiesResponse, parts, rows[number, :count], scores[number, :count])
         alone.info = infos[number]

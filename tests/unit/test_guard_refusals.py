@@ -8,6 +8,7 @@ from typing import Any
 
 import grpc
 import pytest
+from google.rpc import status_pb2
 
 from server.errors import InvalidField
 from server.wire.admission import Admission
@@ -23,7 +24,6 @@ class Context:
     def __init__(self, **metadata: str) -> None:
         self._metadata = tuple(metadata.items())
         self.code: Any = None
-        self.details = ""
         self.aborting, self.sent = asyncio.Event(), asyncio.Event()
 
     def time_remaining(self) -> None:
@@ -33,12 +33,6 @@ class Context:
         return self._metadata
 
     def set_trailing_metadata(self, trailers: Any) -> None: ...
-
-    def set_code(self, code: grpc.StatusCode) -> None:
-        self.code = code
-
-    def set_details(self, details: str) -> None:
-        self.details = details
 
     async def abort(self, code: grpc.StatusCode, details: str, trailers: Any) -> None:
         self.code = code
@@ -67,11 +61,11 @@ async def test_strangers_hear_nothing_of_the_load(sent: dict[str, str], code: gr
 
     admission = Admission(0)
     keys = Keys(None, f"read somebody {hashlib.sha256(b'right').hexdigest()}")
-    refuse: Any = guarded(admission, method, keys).refusing(SERVICE)["GetEntity"]
-    context = Context(**sent)
-    await refuse.stream_stream(None, context)
-    assert context.code is code
-    assert said in context.details
+    context: Any = Context(**sent)
+    told, text, trailers = guarded(admission, method, keys).refused(f"/{SERVICE}/GetEntity", context)
+    assert told is code
+    assert said in text
+    assert status_pb2.Status.FromString(dict(trailers)["grpc-status-details-bin"]).message == text
     assert admission.refused == (code is grpc.StatusCode.RESOURCE_EXHAUSTED)
 
 
