@@ -32,6 +32,7 @@ from benchmarks._h2load import drive
 from benchmarks._results import Results
 from kithkin.v1 import retrieval_service_pb2 as pb
 from kithkin.v1 import retrieval_service_pb2_grpc, types_pb2
+from server.processes.worker_process import ENVIRONMENT
 
 SERVICE = "/kithkin.v1.RetrievalService"
 BEARER = {"authorization": f"Bearer {KEY}"}
@@ -50,7 +51,9 @@ def request(entities: int, number: int = 0) -> pb.SearchSimilarEntitiesRequest:
 def one_process(folder: Path) -> Iterator[tuple[int, int]]:
     """Kithkin's port and the bare handlers' port, of one process."""
     command = [sys.executable, "-m", "benchmarks._bare_server", str(folder)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=ENVIRONMENT | os.environ
+    ) as process:
         assert process.stdin is not None
         assert process.stdout is not None
         try:
@@ -133,7 +136,7 @@ def single(folder: Path, entities: int, seconds: int, rounds: int) -> dict[str, 
                 seconds=seconds,
                 metadata=BEARER,
                 streams=1,
-                connections=2,
+                connections=4,
             ).per_second
             for _ in range(rounds)
         ]

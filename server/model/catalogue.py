@@ -48,7 +48,8 @@ class Catalogue:
             for node_type in bundle.manifest.node_types
         }
         self.node = lru_cache(maxsize=_CACHED_NODES)(self._node)
-        self._rows: Recent[tuple[str, str], int] = Recent(_CACHED_NODES)
+        self._rows: dict[tuple[str, str], int] = {}
+        """Those asked for; a plain dictionary, for it is asked once for each item of a batch."""
         self._parts: dict[str, Parts] = {}
 
     @cached_property
@@ -94,9 +95,13 @@ class Catalogue:
 
     def row(self, node_type: str, ref: types_pb2.NodeRef, field: str) -> int:
         """The row of a reference whose type is known. Raises InvalidField and NodeNotFound."""
-        if not ref.id:
+        node_id = ref.id
+        row = self._rows.get((node_type, node_id))
+        if row is not None:
+            return row
+        if not node_id:
             raise InvalidField(f"{field}.id", "is empty", hint="Give the node's key property `id`.")
-        row = self._row(node_type, ref.id)
+        row = self._row(node_type, node_id)
         if row is None:
             raise NodeNotFound(
                 field,
@@ -151,7 +156,10 @@ class Catalogue:
         if row is None:
             row = self._bundle.row(node_type, node_id)
             if row is not None and len(node_id.encode()) <= _LONGEST_CACHED:
-                self._rows.put((node_type, node_id), row)
+                if len(self._rows) >= _CACHED_NODES:
+                    # Rather all anew than a book of who was asked for.
+                    self._rows.clear()
+                self._rows[node_type, node_id] = row
         return row
 
     def _name_index(self, node_type: str) -> NameIndex:
