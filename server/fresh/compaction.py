@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -104,15 +105,29 @@ def _index(vectors: Vectors, published: VectorIndex, *, cosine: bool) -> VectorI
         told = json.dumps({"parameters": asdict(parameters), "spherical": cosine})
         # -P: a folder of the user's called `server` is not ours.
         command = [sys.executable, "-P", "-m", "server.fresh.compaction", name, told]
-        ended = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
-        if ended.returncode:
-            raise RuntimeError(f"building it ended with {ended.returncode}: {ended.stderr[-500:]}")
+        # Its standard input stays open as long as this process lives.
+        with subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        ) as building:
+            assert building.stderr is not None
+            errors = building.stderr.read()
+        if building.returncode:
+            raise RuntimeError(f"building it ended with {building.returncode}: {errors[-500:]}")
         return ScannIndex.load(folder, vectors, parameters)
+
+
+def _end_with_worker(folder: Path) -> None:
+    """Where the worker is gone nobody wants the index, and nobody else removes the folder."""
+    # Not ``sys.stdin``, whose lock this thread would hold when the process ends as it should.
+    os.read(0, 1)
+    shutil.rmtree(folder, ignore_errors=True)
+    os._exit(1)
 
 
 def main() -> int:
     """Build one index of the vectors in a folder into it; returns the process's exit code."""
     folder, told = Path(sys.argv[1]), json.loads(sys.argv[2])
+    threading.Thread(target=_end_with_worker, args=(folder,), daemon=True).start()
     os.nice(_NICE)
     vectors = np.load(folder / _VECTORS)
     ScannIndex.build(vectors, ScannParameters(**told["parameters"]), spherical=told["spherical"]).save(folder)

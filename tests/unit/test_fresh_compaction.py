@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import subprocess
+import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +141,22 @@ def test_a_large_index_is_built_in_a_process_of_its_own(monkeypatch: pytest.Monk
     broken = np.full((200, 4), np.nan, np.float32)
     with pytest.raises(RuntimeError, match="ended with"):
         compaction._index(broken, published, cosine=False)
+
+
+def test_a_build_ends_with_its_worker_and_leaves_nothing(tmp_path: Path) -> None:
+    folder = tmp_path / "kithkin-x"
+    folder.mkdir()
+    np.save(folder / "vectors.npy", np.random.default_rng(0).standard_normal((50_000, 64)).astype(np.float32))
+    parameters = ScannParameters(leaves=2000, leaves_to_search=20, reorder=50)
+    told = json.dumps({"parameters": asdict(parameters), "spherical": False})
+    with subprocess.Popen(
+        [sys.executable, "-P", "-m", "server.fresh.compaction", str(folder), told], stdin=subprocess.PIPE
+    ) as building:
+        # As the kernel closes what a killed worker held.
+        assert building.stdin is not None
+        building.stdin.close()
+        assert building.wait(60) == 1
+    assert not folder.exists()
 
 
 async def test_the_watch_compacts_and_no_call_notices(
