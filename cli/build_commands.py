@@ -62,21 +62,31 @@ def ingest(
     check_only: Annotated[
         bool, typer.Option("--check-only", help="Read and check everything, and write nothing to the store.")
     ] = False,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Then delete the nodes and edges that no file brings any more.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="With --replace: only say what would be deleted, and write nothing.")
+    ] = False,
     force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Read the declared files into the graph store, and derive co-engagement edges."""
     if changes and check_only:
         raise ConfigError("reads the sources, not change files", key="--check-only", hint="Leave out --changes.")
+    if changes and replace:
+        raise ConfigError("is for the sources; change files say themselves what to delete", key="--replace")
+    if dry_run and not replace:
+        raise ConfigError("is for --replace; --check-only checks the rows", key="--dry-run")
     pipeline = _pipeline(project, store, data, settings, force)
     if changes:
         ingest_changes(pipeline, changes, as_json=as_json)
         return
-    if check_only:
-        run_checks(pipeline, as_json=as_json)
+    if check_only or dry_run:
+        run_checks(pipeline, replace=replace, as_json=as_json)
         return
     try:
-        _run(pipeline, [pipeline.ingest], as_json)
+        _run(pipeline, [partial(pipeline.ingest, replace=replace)], as_json)
     except ChecksFailed as error:
         if as_json:
             print_json({"passed": False, "checks": [checks_json(each) for each in error.reports]})
@@ -214,6 +224,8 @@ def _say_what_is_odd(result: StepResult) -> None:
             )
         for warning in source["warnings"]:
             say(f"  {source['source']}: {warning}")
+    for name, count in result.outcome.get("deleted", {}).items():
+        say(f"  {name}: {count:,} deleted, which no file brings any more")
     for check in result.outcome.get("checks", ()):
         if check["failed"]:
             where = ", ".join(check["rejects"])

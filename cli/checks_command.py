@@ -13,8 +13,11 @@ if TYPE_CHECKING:
     from graph_store.ingest import CheckReport
 
 
-def check_only(pipeline: Pipeline, *, as_json: bool) -> None:
-    """Read and check all sources and write nothing to the store; raises what an ingest would end with."""
+def check_only(pipeline: Pipeline, *, as_json: bool, replace: bool = False) -> None:
+    """Read and check all sources and write nothing to the store; raises what an ingest would end with.
+
+    With ``replace`` it tells what such an ingest would delete.
+    """
     from graph_store.ingest import check
     from graph_store.stores import open_store
 
@@ -23,12 +26,14 @@ def check_only(pipeline: Pipeline, *, as_json: bool) -> None:
     with pipeline.alone():
         if store.is_neo4j or (project.folder / store.uri).is_file():
             with open_store(project, read_only=True) as opened:
-                report = check(project, opened, progress=pipeline.progress)
+                report = check(project, opened, replace=replace, progress=pipeline.progress)
         else:
-            report = check(project, None, progress=pipeline.progress)
+            report = check(project, None, replace=replace, progress=pipeline.progress)
     if as_json:
         checks = [checks_json(each) for each in report.checks]
-        print_json({"passed": report.failure is None, "sources": ingest_sources(report), "checks": checks})
+        deleted = {"deleted": report.deleted} if replace else {}
+        sources = ingest_sources(report)
+        print_json({"passed": report.failure is None, "sources": sources, "checks": checks, **deleted})
     else:
         print_table(
             ("source", "rows", "rejected", "merged"),
@@ -37,6 +42,10 @@ def check_only(pipeline: Pipeline, *, as_json: bool) -> None:
         print_checks(report.checks)
     if report.failure is not None:
         raise report.failure
+    for name, count in report.deleted.items():
+        say(f"would be deleted: {count:,} {name}, which no file brings any more")
+    if replace and not report.deleted:
+        say("nothing would be deleted: the files bring all that is there")
     say("nothing was written; an ingest would go through")
 
 

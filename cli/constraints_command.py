@@ -22,6 +22,7 @@ def constraints(
     """Print the Cypher of the constraints that Neo4j lacks for kithkin.toml, to run as somebody who may."""
     from graph_store.neo4j.driver import Neo4jConnection
     from graph_store.neo4j.prefixed import with_prefix
+    from graph_store.neo4j.published import published
     from graph_store.neo4j.schema import lacking_constraints, remove_schema
 
     opened = open_project(project, store=store, settings=settings)
@@ -34,6 +35,8 @@ def constraints(
         if remove:
             names = remove_schema(connection, schema)
             say(f"dropped {', '.join(names) or 'no constraint'}, and the note of the schema")
+            for bundle in dict.fromkeys(each.publishing.bundle for each in published(connection)):
+                say(f"left: what was written back of bundle {bundle}; `kithkin write-back --remove` takes it out")
             return
         lacking = lacking_constraints(connection, schema)
     finally:

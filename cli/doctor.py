@@ -199,7 +199,7 @@ def _writer(store: Path) -> int | None:
 
 
 def _snapshot(project: Project) -> Finding:
-    from cli.steps import StepLog
+    from cli.step_log import StepLog
 
     last = StepLog(project.work / "steps.json").last("export")
     if last is None:

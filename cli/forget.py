@@ -212,7 +212,8 @@ class Forgetting:
                 yield from self._written_back()
             else:
                 yield Found(where=f"bundle {active}", what="written anew without the person")
-        elif not self._dry_run and self._wrote_back(holding):
+                yield from self._written_back()
+        elif self._wrote_back(holding):
             # Ended between the new bundle and the write-back, or an older bundle is the one written back.
             yield from self._written_back()
         for version in holding:
@@ -246,8 +247,8 @@ class Forgetting:
         with suppress(StoreUnavailable), open_store(self._project, read_only=True) as graph:
             version = written_back_version(graph)
         if version is not None:
-            made = write_back(self._pipeline).outcome["version"]
-            yield Found(where="store", what=f"what was written back of {version} made anew, of {made}")
+            made = "" if self._dry_run else f", of {write_back(self._pipeline).outcome['version']}"
+            yield Found(where="store", what=f"what was written back of {version} made anew{made}")
 
     def _rewrite(self, store: BundleStore, version: str) -> str:
         """A bundle like this one without the person, active and served; returns its version."""

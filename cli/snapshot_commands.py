@@ -186,7 +186,7 @@ def _names(folders: Sequence[Path]) -> str:
 
 def _uses(project: Project) -> dict[str, list[str]]:
     """Which steps and bundles came from a snapshot, by its hash."""
-    from cli.steps import StepLog
+    from cli.step_log import StepLog
     from model_store.bundle_store import BundleStore
     from model_store.errors import ModelStoreError
 

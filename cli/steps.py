@@ -3,29 +3,33 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cli.step_log import StepLog
 from graph_store.embedded.locks import WriterLock
 from graph_store.errors import ConfigError, StoreLocked
 from graph_store.progress import Progress
 from graph_store.project import Project
 from graph_store.store import GraphStore
 from graph_store.stores import open_store
+from model_store.durable import UNWRITABLE
+from model_store.errors import DiskFull
 
 if TYPE_CHECKING:
     from graph_store.ingest import IngestReport
     from training.evaluation.report import EvaluationReport
     from training.export import Snapshot
     from training.model import TrainedModel
+
+_PUBLISHING = "publishing"
+"""In the log of steps: a bundle that is about to be there, and has not been noted as published."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,53 +41,6 @@ class StepResult:
     seconds: float
     outcome: dict[str, Any] = field(default_factory=dict)
     """What a later step needs, and what a person wants to read."""
-
-
-class StepLog:
-    """``steps.json``: per step the hash of its inputs and its outcome, written atomically."""
-
-    def __init__(self, file: Path) -> None:
-        self._file = file
-
-    def outcome(self, step: str, inputs: str) -> dict[str, Any] | None:
-        """Outcome of the step's last run, where that had the same inputs."""
-        entry = self._read().get(step)
-        return entry["outcome"] if entry and entry["inputs"] == inputs else None
-
-    def last(self, step: str) -> dict[str, Any] | None:
-        """Outcome of the step's last run, whatever its inputs were."""
-        entry = self.entry(step)
-        return entry["outcome"] if entry else None
-
-    def entry(self, step: str) -> dict[str, Any] | None:
-        """``inputs`` and ``outcome`` of the step's last run."""
-        return self._read().get(step)
-
-    def record(self, step: str, inputs: str, outcome: Mapping[str, Any]) -> None:
-        """Remember a finished step."""
-        self._write({**self._read(), step: {"inputs": inputs, "outcome": dict(outcome)}})
-
-    def forget(self, step: str) -> None:
-        """A step is about to change what its last run left: should it fail half-way, nothing may pass for done."""
-        entries = self._read()
-        if entries.pop(step, None) is not None:
-            self._write(entries)
-
-    def _write(self, entries: dict[str, Any]) -> None:
-        self._file.parent.mkdir(parents=True, exist_ok=True)
-        beside = self._file.with_suffix(".tmp")
-        beside.write_text(json.dumps(entries, indent=2, sort_keys=True), encoding="utf-8")
-        os.replace(beside, self._file)  # noqa: PTH105 - Path.replace says the same, this names the atomic call
-
-    def _read(self) -> dict[str, Any]:
-        try:
-            entries = json.loads(self._file.read_text(encoding="utf-8"))
-        except (FileNotFoundError, ValueError):
-            return {}  # a lost log only means that steps run again
-        if not isinstance(entries, dict):
-            return {}
-        whole = {"inputs", "outcome"}
-        return {step: entry for step, entry in entries.items() if isinstance(entry, dict) and set(entry) == whole}
 
 
 class Pipeline:
@@ -99,7 +56,8 @@ class Pipeline:
     def alone(self) -> Iterator[None]:
         """Keep other builds of this project out while the block lasts; what killed ones left is removed.
 
-        Raises StoreLocked where another one is at work, ConfigError where the work folder cannot be written.
+        Raises StoreLocked where another one is at work, ConfigError where the work folder cannot be written, DiskFull
+        where there is no room in it.
         """
         lock = WriterLock(self.project.work / "steps")
         try:
@@ -123,18 +81,27 @@ class Pipeline:
                 for folder in self.project.work.glob(pattern):
                     shutil.rmtree(folder, ignore_errors=True)
             yield
+        except OSError as error:
+            # Of what says its own words for it (the store, an export, a bundle) none comes here.
+            if error.errno not in UNWRITABLE:
+                raise
+            raise DiskFull(error, self.project.work, stays="what was finished stays, and the rest is made") from error
         finally:
             lock.release()
 
-    def ingest(self) -> StepResult:
-        """Files to store, then the derived co-engagement edges."""
+    def ingest(self, *, replace: bool = False) -> StepResult:
+        """Files to store, then the derived co-engagement edges; ``replace``: what left the files is deleted.
+
+        With ``replace`` it is never skipped.
+        """
         from graph_store.co_engagement import derive
         from graph_store.ingest import ingest, input_fingerprint
 
         started = time.perf_counter()
+        deleted: dict[str, Any] = {}
         inputs = _digest(input_fingerprint(self.project), self.project.settings.store.identity())
         with open_store(self.project) as store:
-            known = None if self.force else self.log.outcome("ingest", inputs)
+            known = None if self.force or replace else self.log.outcome("ingest", inputs)
             if known is not None and any(store.counts().nodes.values()):
                 if store.state_token() == known.get("state"):
                     return _result("ingest", started, known, skipped=True)
@@ -143,7 +110,7 @@ class Pipeline:
                 outcome = {**known, **_counts(store), "state": store.state_token()}
             else:
                 self.log.forget("ingest")
-                report = ingest(self.project, store, progress=self.progress)
+                report = ingest(self.project, store, replace=replace, progress=self.progress)
                 derive(self.project, store, progress=self.progress)
                 outcome = {
                     **_counts(store),
@@ -151,8 +118,9 @@ class Pipeline:
                     **_checks(report),
                     "state": store.state_token(),
                 }
+                deleted = {"deleted": report.deleted} if replace else {}
         self.log.record("ingest", inputs, outcome)
-        return _result("ingest", started, outcome)
+        return _result("ingest", started, outcome | deleted)
 
     def export(self) -> StepResult:
         """Store to snapshot."""
@@ -207,6 +175,7 @@ class Pipeline:
     def publish(self) -> StepResult:
         """Trained model to active bundle, its indexes tuned and audited."""
         from model_store.bundle_store import BundleStore
+        from training.evaluation.report import EvaluationReport
 
         started = time.perf_counter()
         trained = self._needed("train")
@@ -217,42 +186,73 @@ class Pipeline:
             if bundles.active() is None:
                 bundles.activate(known["version"])  # another active bundle is somebody's choice, and stays
             return _result("publish", started, known, skipped=True)
+        outcome = None if self.force else self.log.outcome(_PUBLISHING, inputs)
+        if outcome is not None and outcome["version"] in bundles.versions():
+            # A process ended between writing it and noting so: it is whole, and written once.
+            evaluation = EvaluationReport.from_json(outcome["evaluation"])
+            self._take_up(outcome["version"], trained["content_hash"], evaluation, self.checkpoints)
+        else:
+            outcome = self._publish(inputs, trained)
+        self.log.record("publish", inputs, outcome, instead_of=_PUBLISHING)
+        self.prune_snapshots()
+        return _result("publish", started, outcome)
+
+    def _publish(self, inputs: str, trained: dict[str, Any]) -> dict[str, Any]:
         from training.evaluate import evaluate
         from training.model import TrainedModel
 
         snapshot = self.snapshot(trained["content_hash"])
         model = TrainedModel.load(self.checkpoints)
         evaluation = evaluate(self.project, snapshot, model, progress=self.progress)
-        published = self.activate(snapshot, model, evaluation, self.checkpoints)
-        outcome = {"version": published, "trained": trained["inputs"], "evaluation": evaluation.to_json()}
-        self.log.record("publish", inputs, outcome)
-        self.prune_snapshots()
-        return _result("publish", started, outcome)
+        outcome = {"trained": trained["inputs"], "evaluation": evaluation.to_json()}
 
-    def activate(self, snapshot: Snapshot, model: TrainedModel, evaluation: EvaluationReport, folder: Path) -> str:
-        """Write a bundle, make it the active one, and leave the report in ``folder``; returns the version."""
+        def begun(version: str) -> None:
+            self.log.record(_PUBLISHING, inputs, {"version": version, **outcome})
+
+        return {"version": self.activate(snapshot, model, evaluation, self.checkpoints, begun=begun), **outcome}
+
+    def activate(
+        self,
+        snapshot: Snapshot,
+        model: TrainedModel,
+        evaluation: EvaluationReport,
+        folder: Path,
+        *,
+        begun: Callable[[str], None] | None = None,
+    ) -> str:
+        """Write a bundle, make it the active one, and leave the report in ``folder``; returns the version.
+
+        ``begun`` hears of the version when all is written and just before it is there.
+        """
         from model_store.bundle_store import BundleStore
         from server.index.publish import build_indexes
-        from training.evaluation.html_report import write_html
         from training.publish import write_contents
+
+        with BundleStore(self.models).writer(self.project.name) as writer:
+            write_contents(writer, self.project, snapshot, model, evaluation, progress=self.progress)
+            build_indexes(writer, self.project.settings.publish, progress=self.progress)
+            if begun is not None:
+                begun(writer.manifest.version)
+            published = writer.commit()
+        self._take_up(published, snapshot.content_hash, evaluation, folder)
+        return published
+
+    def _take_up(self, version: str, content_hash: str, evaluation: EvaluationReport, folder: Path) -> None:
+        """Make a bundle that is there the active one."""
+        from model_store.bundle_store import BundleStore
+        from training.evaluation.html_report import write_html
         from training.run_log import LOG
 
-        settings = self.project.settings
         bundles = BundleStore(self.models)
-        with bundles.writer(self.project.name) as writer:
-            write_contents(writer, self.project, snapshot, model, evaluation, progress=self.progress)
-            build_indexes(writer, settings.publish, progress=self.progress)
-            published = writer.commit()
-        bundles.activate(published)
-        bundles.prune(settings.publish.keep)
+        bundles.activate(version)
+        bundles.prune(self.project.settings.publish.keep)
         write_html(
             evaluation,
             folder / "evaluation.html",
             title=f"{self.project.name}: evaluation",
-            facts={"bundle": published, "snapshot": snapshot.content_hash},
+            facts={"bundle": version, "snapshot": content_hash},
             log=folder / LOG,
         )
-        return published
 
     def train_inputs(self, content_hash: str) -> str:
         """Hash of what a training on this snapshot depends on."""

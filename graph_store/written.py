@@ -39,6 +39,8 @@ class WrittenSince:
     """Give this one the next time."""
     complete: bool
     """True: nothing else was committed meanwhile, by anyone."""
+    others: bool = False
+    """True: something else was, and the next answer will not say so again."""
 
 
 def logged(what: str, op: Literal["upsert", "delete"], *tables: pa.Table) -> list[Logged]:

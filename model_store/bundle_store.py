@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 
 from model_store import layout
 from model_store.bundle import Bundle
-from model_store.durable import append_line, replace_text
+from model_store.durable import UNWRITABLE, append_line, replace_text
 from model_store.errors import BundleNotFound, NothingBefore
 from model_store.holds import Hold, alone, unheld
 from model_store.writer import BundleWriter
 
 _REMOVED = ".removed-"
+_BESIDE = re.compile(rf"^\.{layout.ACTIVE}\.(\d+)$")
+"""What ``replace_text`` writes before it has the name."""
 _ACTIVATED, _ROLLED_BACK = "activated", "rolled-back-to"
 
 
@@ -28,8 +31,12 @@ class BundleStore:
         self.root = root
 
     def writer(self, project: str) -> BundleWriter:
-        """A new bundle in the making, newer than every other; use it as a context manager."""
+        """A new bundle in the making, newer than every other; use it as a context manager.
+
+        What a killed writer left is removed first: it may be what fills the disk.
+        """
         self.root.mkdir(parents=True, exist_ok=True)
+        _remove_all(self._left())
         versions = self.versions()
         return BundleWriter(self.root, project, newest=versions[-1] if versions else None)
 
@@ -115,10 +122,12 @@ class BundleStore:
             others = [version for version in self.versions() if version != active]
             for version in others[: max(len(others) - keep, 0)]:
                 self._put_aside(self.root / version)
-            left = [path for path in self.root.glob(".*") if _is_left(path.name)]
+            left = self._left()
         # Outside the lock: large folders take their time.
-        for path in left:
-            shutil.rmtree(path, ignore_errors=True)
+        _remove_all(left)
+
+    def _left(self) -> list[Path]:
+        return [path for path in self.root.glob(".*") if _is_left(path)]
 
     def _put_aside(self, folder: Path) -> Path | None:
         """Rename a bundle so that it is none any more; None where somebody holds it."""
@@ -139,7 +148,12 @@ class BundleStore:
             self._record(_ACTIVATED, before)
         replace_text(self.root / layout.ACTIVE, version + "\n")
         if version != before:
-            self._record(how, version)
+            try:
+                self._record(how, version)
+            except OSError as error:
+                # It is active all the same, and the next move adds the line.
+                if error.errno not in UNWRITABLE:
+                    raise
 
     def _record(self, how: str, version: str) -> None:
         append_line(self.root / layout.HISTORY, f"{how} {version} {layout.version_of(datetime.now(UTC))}")
@@ -177,10 +191,29 @@ class BundleStore:
         return folder
 
 
-def _is_left(name: str) -> bool:
-    """Whether a crashed writer or pruning left this."""
-    owner = layout.unfinished_owner(name)
-    return name.startswith(_REMOVED) or (owner is not None and not _alive(owner))
+def _remove_all(paths: list[Path]) -> None:
+    for path in paths:
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _is_left(path: Path) -> bool:
+    """Whether a crashed writer, activation or pruning left this."""
+    if path.name.startswith(_REMOVED):
+        return True
+    owner = layout.unfinished_owner(path.name)
+    if owner is None:
+        beside = _BESIDE.match(path.name)
+        return beside is not None and not _alive(int(beside.group(1)))
+    try:
+        with unheld(path) as free:
+            # Who writes holds it; on a disk without locks the process tells. In a container every run may have the
+            # same number, so that this process would take what another left for its own.
+            return free and (owner == os.getpid() or not _alive(owner))
+    except FileNotFoundError:
+        return False
 
 
 def _alive(process: int) -> bool:

@@ -2,6 +2,7 @@
 
 ModelStoreError
 ├── BundleIncomplete       the bundle being written lacks something; nothing was published
+├── DiskFull               the disk takes no more; what was there before stays
 ├── BundleNotFound         no bundle at all, or none of that version
 ├── NothingBefore          no bundle was active before, or it is gone
 ├── BundleVersionUnknown   written by a release with another layout
@@ -11,6 +12,9 @@ ModelStoreError
 
 from __future__ import annotations
 
+import errno
+import os
+import shutil
 from pathlib import Path
 
 
@@ -33,6 +37,26 @@ class ModelStoreError(Exception):
 
 class BundleIncomplete(ModelStoreError):
     """The bundle being written does not hold what its manifest promises, or the reverse."""
+
+
+class DiskFull(ModelStoreError):
+    """A file cannot be written: the disk or a quota is full, a file may not be as large, or the disk fails.
+
+    ``error`` is the system's; ``folder`` is named where it tells no file, and its disk's free space is told.
+    """
+
+    def __init__(self, error: OSError, folder: Path, *, stays: str) -> None:
+        # Of a copy the second name is the one that is written.
+        file = error.filename2 or error.filename or folder
+        try:
+            free = f"{shutil.disk_usage(folder).free / 2**20:,.0f} MiB are free"
+        except OSError:
+            free = "what is free cannot be told"
+        super().__init__(
+            f"{file} cannot be written: {os.strerror(error.errno or errno.EIO)} ({free})",
+            hint=f"Make room, or set `work` to a folder on a larger disk, and run the same command again: {stays}.",
+        )
+        self.file = Path(file)
 
 
 class BundleNotFound(ModelStoreError):

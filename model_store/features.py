@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from graph_store.schema import Triple
 from model_store.csr import Csr, EdgeType
+from model_store.durable import naming, save_array
 from model_store.errors import BundleCorrupt
 
 FORMAT_VERSION = 1
@@ -260,7 +261,8 @@ class FeatureTransforms:
         document: dict[str, Any] = {"format_version": FORMAT_VERSION, "node_types": {}}
         for node_type, blocks in self.blocks.items():
             document["node_types"][node_type] = [_describe(block, folder, shared) for block in blocks]
-        (folder / "features.json").write_text(json.dumps(document, indent=1), encoding="utf-8")
+        with naming(folder / "features.json"):
+            (folder / "features.json").write_text(json.dumps(document, indent=1), encoding="utf-8")
 
     @classmethod
     def load(cls, folder: Path) -> FeatureTransforms:
@@ -393,7 +395,7 @@ def _describe(block: Block, folder: Path, shared: dict[int, str]) -> dict[str, A
             original = getattr(block, name)
             if id(original) not in shared:
                 shared[id(original)] = f"array-{len(shared):03}.npy"
-                np.save(folder / shared[id(original)], original, allow_pickle=False)
+                save_array(folder / shared[id(original)], original)
             description[name] = {"npy": shared[id(original)]}
         else:
             description[name] = value

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from model_store.durable import naming, save_array
 from model_store.errors import BundleCorrupt
 
 _PARTS = ("nodes", "indptr", "indices")
@@ -62,8 +63,9 @@ class NeighbourGraph:
         folder.mkdir(parents=True, exist_ok=True)
         for number, layer in enumerate(self.layers):
             for name in _PARTS:
-                np.save(folder / f"{number}.{name}.npy", getattr(layer, name), allow_pickle=False)
-        (folder / "graph.json").write_text(json.dumps({"layers": len(self.layers), "entry": self.entry}))
+                save_array(folder / f"{number}.{name}.npy", getattr(layer, name))
+        with naming(folder / "graph.json"):
+            (folder / "graph.json").write_text(json.dumps({"layers": len(self.layers), "entry": self.entry}))
 
     @classmethod
     def load(cls, folder: Path) -> NeighbourGraph:

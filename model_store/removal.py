@@ -16,6 +16,7 @@ from kithkin.v1 import bundle_pb2
 from model_store import layout
 from model_store.bundle import Bundle
 from model_store.csr import Csr, EdgeType
+from model_store.durable import naming, save_array
 from model_store.features import Block, FeatureTransforms, LinkBlock
 from model_store.writer import BundleWriter
 
@@ -50,7 +51,7 @@ def write_without(writer: BundleWriter, bundle: Bundle, node_type: str, rows: Se
         if entry.path == layout.nodes_path(node_type):
             _write_table(path, _nodes(bundle.nodes(node_type), gone))
         elif entry.path.startswith("spaces/") and path.name == f"{node_type}.npy":
-            np.save(path, np.delete(np.load(bundle.folder / entry.path, mmap_mode="r"), gone, axis=0))
+            save_array(path, np.delete(np.load(bundle.folder / entry.path, mmap_mode="r"), gone, axis=0))
         else:
             _link(bundle.folder / entry.path, path)
     for edge_type in bundle.edge_types:
@@ -90,7 +91,7 @@ def _nodes(table: pa.Table, gone: NDArray[np.int64]) -> pa.Table:
 
 def _write_table(path: Path, table: pa.Table) -> None:
     # ``filter`` keeps nothing of what it leaves out: its buffers are new.
-    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as file:
+    with naming(path), pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as file:
         for batch in table.to_batches() or [pa.RecordBatch.from_pylist([], schema=table.schema)]:
             file.write_batch(batch)
 

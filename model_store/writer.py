@@ -20,13 +20,16 @@ from graph_store.schema import NodeType, Triple
 from kithkin.v1 import bundle_pb2
 from model_store import layout
 from model_store.csr import Csr, EdgeType
-from model_store.durable import sha256, sync_file, sync_folder
-from model_store.errors import BundleIncomplete
+from model_store.durable import UNWRITABLE, naming, save_array, sha256, sync_file, sync_folder
+from model_store.errors import BundleIncomplete, DiskFull
+from model_store.holds import Hold
 from model_store.node_ids import first_disorder
 
 
 class BundleWriter:
     """One bundle in the making; a context manager that removes the unfinished folder unless ``commit`` was reached.
+
+    Raises DiskFull at its end where a file inside could not be written for want of room.
 
     The caller fills ``manifest`` with what it alone knows (snapshot hash, relations, spaces, evaluation,
     configuration); node types and checksums are filled here.
@@ -41,6 +44,8 @@ class BundleWriter:
         self.root = root
         self.folder = root / layout.unfinished_name(version)
         self.folder.mkdir(parents=True)
+        # Who clears up after crashes sees by it that this one is alive.
+        self._hold = Hold(self.folder)
         self.manifest = bundle_pb2.BundleManifest(
             format_version=layout.FORMAT_VERSION, version=version, project=project
         )
@@ -55,8 +60,11 @@ class BundleWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._hold.release()
         if not self._committed:
             shutil.rmtree(self.folder, ignore_errors=True)
+            if isinstance(error, OSError) and error.errno in UNWRITABLE:
+                raise DiskFull(error, self.root, stays="nothing was published, and what serves serves on") from error
 
     def write_nodes(self, node_type: NodeType, table: pa.Table) -> None:
         """Write the nodes of one type: columns ``id``, ``name``, ``popularity`` in this order, then properties by name.
@@ -96,7 +104,7 @@ class BundleWriter:
         chunked = [column.cast(field.type).combine_chunks() for column, field in zip(columns, schema, strict=True)]
         arrays = [chunk.chunk(0) if isinstance(chunk, pa.ChunkedArray) else chunk for chunk in chunked]
         path = self._path(layout.nodes_path(node_type.name))
-        with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, schema) as file:
+        with naming(path), pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, schema) as file:
             # One batch: readers find a row without asking which batch holds it.
             file.write_batch(pa.record_batch(arrays, schema=schema))
         self.manifest.node_types.append(described)
@@ -164,9 +172,11 @@ class BundleWriter:
             name = path.relative_to(self.folder).as_posix()
             self.manifest.files.add(path=name, bytes=path.stat().st_size, sha256=sha256(path))
         manifest = self.folder / layout.MANIFEST
-        manifest.write_text(json_format.MessageToJson(self.manifest, indent=1), encoding="utf-8")
+        with naming(manifest):
+            manifest.write_text(json_format.MessageToJson(self.manifest, indent=1), encoding="utf-8")
         seal = self.folder / layout.SEAL
-        seal.write_text(f"{sha256(manifest)}  {layout.MANIFEST}\n", encoding="ascii")
+        with naming(seal):
+            seal.write_text(f"{sha256(manifest)}  {layout.MANIFEST}\n", encoding="ascii")
         sync_file(manifest)
         sync_file(seal)
         for folder in (*(path for path in self.folder.rglob("*") if path.is_dir()), self.folder):
@@ -237,7 +247,7 @@ class BundleWriter:
         self._save(name, matrix, np.float32)
 
     def _save(self, name: str, array: NDArray[np.generic], dtype: type[np.generic]) -> None:
-        np.save(self._path(name), np.ascontiguousarray(array, dtype=dtype), allow_pickle=False)
+        save_array(self._path(name), np.ascontiguousarray(array, dtype=dtype))
 
     def _path(self, name: str) -> Path:
         path = self.folder / name

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from model_store.durable import naming
 from training.space_model import SpaceModel
 
 CHECKPOINT = "checkpoint.pt"
@@ -20,23 +21,32 @@ def fingerprint(*parts: Any) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
+def save_tensors(path: Path, value: Any) -> None:
+    """``torch.save``, whose own error tells of positions in the file: OSError with its name where the disk is full."""
+    with naming(path), path.open("wb") as file:
+        try:
+            torch.save(value, file)
+        except RuntimeError as error:
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
+
+
 def save_checkpoint(
     folder: Path, model: SpaceModel, optimiser: torch.optim.Optimizer, *, step: int, loss: float, start: str
 ) -> None:
     """Write the state after ``step`` steps."""
     folder.mkdir(parents=True, exist_ok=True)
     unfinished = folder / f"{CHECKPOINT}.part"
-    torch.save(
-        {
-            "model": model.state_dict(),
-            "optimiser": optimiser.state_dict(),
-            "step": step,
-            "loss": loss,
-            "start": start,
-            "settings": model.settings.model_dump_json(),
-        },
-        unfinished,
-    )
+    state = {
+        "model": model.state_dict(),
+        "optimiser": optimiser.state_dict(),
+        "step": step,
+        "loss": loss,
+        "start": start,
+        "settings": model.settings.model_dump_json(),
+    }
+    save_tensors(unfinished, state)
     unfinished.replace(folder / CHECKPOINT)
 
 

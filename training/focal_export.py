@@ -13,6 +13,7 @@ from onnx import TensorProto
 from torch import Tensor, nn
 
 from kithkin.v1 import bundle_pb2
+from model_store.durable import naming
 from model_store.writer import BundleWriter
 from training.edge_inputs import padded_edge_inputs
 from training.encoders.zoomer import ZoomerEncoder
@@ -87,7 +88,8 @@ def export_focal_encoder(model: SpaceModel, node_type: str, path: Path, *, seed:
     """
     model = model.eval()
     path.parent.mkdir(parents=True, exist_ok=True)
-    onnx.save(_FocalGraph(model, node_type).build(), str(path))
+    with naming(path):
+        onnx.save(_FocalGraph(model, node_type).build(), str(path))
     difference = _difference(model, node_type, path, seed)
     if not difference <= TOLERANCE:
         raise EncoderMismatch(

@@ -12,7 +12,9 @@ import torch
 from graph_store.schema import Triple
 from graph_store.settings import SpaceSettings
 from model_store.csr import EdgeType
+from model_store.durable import naming
 from model_store.features import FeatureTransforms
+from training.checkpoint import save_tensors
 from training.errors import CheckpointError
 from training.space_model import SpaceModel, SpaceShape
 from training.transductive.factor_model import TRANSDUCTIVE, FactorModel
@@ -47,7 +49,7 @@ class TrainedModel:
         self.transforms.save(folder / "features")
         for name, model in self.spaces.items():
             (folder / name).mkdir(parents=True, exist_ok=True)
-            torch.save(model.state_dict(), folder / name / "weights.pt")
+            save_tensors(folder / name / "weights.pt", model.state_dict())
         document = {
             "format_version": FORMAT_VERSION,
             "configuration": self.configuration,
@@ -58,8 +60,9 @@ class TrainedModel:
         }
         # Last: a folder with this file is whole.
         unfinished = folder / f"{_DOCUMENT}.part"
-        unfinished.write_text(json.dumps(document, indent=1), encoding="utf-8")
-        unfinished.replace(folder / _DOCUMENT)
+        with naming(folder / _DOCUMENT):
+            unfinished.write_text(json.dumps(document, indent=1), encoding="utf-8")
+            unfinished.replace(folder / _DOCUMENT)
 
     @classmethod
     def load(cls, folder: Path) -> TrainedModel:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_store.csr import Csr, EdgeType
+from model_store.durable import naming, reserve
 from model_store.features import FeatureTransforms, LinkBlock
 from training.graph import Graph
 
@@ -84,5 +85,6 @@ def empty_rows(folder: Path | None, shape: tuple[int, int]) -> Floats:
     if folder is None or not shape[0]:
         return np.empty(shape, np.float32)
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=folder) as file:
+    with naming(folder), tempfile.TemporaryFile(dir=folder) as file:
+        reserve(file.fileno(), 4 * shape[0] * shape[1])
         return np.memmap(file, dtype=np.float32, mode="w+", shape=shape)

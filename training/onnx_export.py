@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto
 
 from graph_store.schema import NodeRole
+from model_store.durable import naming
 from training.edge_inputs import LEAST_WEIGHT
 from training.encoders import Convolution
 from training.encoders.onnx_graph import OnnxEdges, OnnxGraph
@@ -33,10 +34,11 @@ def export_encoder(model: SpaceModel, node_type: str, path: Path, *, seed: int =
     """
     model = model.eval()
     path.parent.mkdir(parents=True, exist_ok=True)
-    if isinstance(model, FactorModel):
-        onnx.save(model.online_onnx(node_type), str(path))
-    else:
-        onnx.save(EncoderGraph(model, node_type).build(), str(path))
+    with naming(path):
+        if isinstance(model, FactorModel):
+            onnx.save(model.online_onnx(node_type), str(path))
+        else:
+            onnx.save(EncoderGraph(model, node_type).build(), str(path))
     difference = _difference(model, node_type, path, seed)
     if not difference <= TOLERANCE:
         raise EncoderMismatch(

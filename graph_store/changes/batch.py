@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import pyarrow as pa
 
@@ -12,6 +13,18 @@ from graph_store.changes.checks import Typed
 from graph_store.ingest.report import total
 from graph_store.schema import GraphSchema, NodeType, Relation, Triple
 from graph_store.store import GraphStore, Written
+
+_FEW = 2_000
+"""Changes that are written together where the store can."""
+
+
+@runtime_checkable
+class WritesTogether(Protocol):
+    """A store that makes one transaction of several calls."""
+
+    def together(self) -> AbstractContextManager[None]:
+        """Calls within the block that write few rows are all or nothing."""
+        ...
 
 
 @dataclass(slots=True)
@@ -28,7 +41,8 @@ class _End:
 class Batch:
     """The outcome of a sequence of changes, written in an order in which no edge waits for a node.
 
-    Each store call is all or nothing, the batch is not: where it is cut short, the same changes again write the rest.
+    Each store call is all or nothing, and a small batch without deletes is in the embedded store. Another one is not:
+    where it is cut short, the same changes again write the rest.
     """
 
     schema: GraphSchema
@@ -61,6 +75,14 @@ class Batch:
 
     def write(self, store: GraphStore) -> dict[str, Written]:
         """Edges go, then nodes go, then nodes come, then edges; counts by type and relation."""
+        ends = [end for nodes in self.nodes.values() for end in nodes.values()]
+        ends += [end for edges in self.edges.values() for end in edges.values()]
+        # What is deleted and comes again is left to transactions of their own.
+        few = len(ends) <= _FEW and not any(end.delete for end in ends)
+        with store.together() if few and isinstance(store, WritesTogether) else nullcontext():
+            return self._write(store)
+
+    def _write(self, store: GraphStore) -> dict[str, Written]:
         parts: dict[str, list[Written]] = {}
         for triple, edges in self.edges.items():
             gone = [key for key, end in edges.items() if end.delete]

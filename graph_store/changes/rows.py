@@ -11,7 +11,7 @@ from typing import Any, Literal
 from graph_store.schema import GraphSchema, NodeType, Relation, Triple
 
 Operation = Literal["upsert", "delete"]
-_BLANKS = " \t\r\n\u00a0\ufeff"
+BLANKS = " \t\r\n\u00a0\ufeff"
 _KEYS = ("op", "type", "relation", "id", "source", "target", "properties")
 
 
@@ -130,7 +130,7 @@ def _identity(name: str, value: Any) -> str:
         value = str(value)
     if value is not None and not isinstance(value, str):
         raise Bad(name, value, "not a text")
-    text = (value or "").strip(_BLANKS)
+    text = (value or "").strip(BLANKS)
     if not text:
         raise Bad(name, None, "empty id")
     return text

@@ -4,7 +4,7 @@ Ladybug locks out a second writing process, and no more. Measured with 0.22: the
 writing twice; the lock is lost when that process closes a read-only opening (a POSIX record lock); and a reader beside
 a writer can see half of a commit, because a checkpoint rewrites pages in place while the reader still reads them.
 So there are files beside the store: ``.lock``, held by the writer, and ``.commit``, the gate that the writer shuts
-while it commits and that a reader keeps open while it reads (with ``.turn``, its turnstile).
+while it changes the file and that a reader keeps open while it reads (with ``.turn``, its turnstile).
 """
 
 from __future__ import annotations
@@ -15,6 +15,9 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+
+from graph_store.embedded.failures import locked
+from graph_store.errors import StoreUnavailable
 
 if sys.platform != "win32":
     import fcntl
@@ -29,6 +32,7 @@ class WriterLock:
     """Held by the one writer of a store, in a file that holds the process id."""
 
     def __init__(self, path: Path) -> None:
+        self._store = path
         self._path = path.with_name(path.name + ".lock")
         self._file: int | None = None
 
@@ -48,6 +52,20 @@ class WriterLock:
         self._file = file
         return None
 
+    def wait(self, deadline: float) -> None:
+        """Take it, and wait for who holds it. Raises StoreLocked at ``deadline``, StoreUnavailable."""
+        pause = FIRST_PAUSE_S
+        try:
+            while (holder := self.acquire()) is not None:
+                if time.monotonic() >= deadline:
+                    raise locked(self._store, holder)
+                time.sleep(pause)
+                pause = min(2 * pause, LONGEST_PAUSE_S)
+        except OSError as error:
+            raise StoreUnavailable(
+                f"cannot write beside {self._store}: {error.strerror}", hint="Check the folder's permissions."
+            ) from None
+
     def release(self) -> None:
         """Give it back; twice does no harm. The file stays: removing it would race with the next writer."""
         if self._file is not None:
@@ -56,30 +74,54 @@ class WriterLock:
             self._file = None
 
 
+def somebody_writes(path: Path) -> bool:
+    """Whether a writer holds a store; for who does not."""
+    lock = WriterLock(path)
+    try:
+        return lock.acquire() is not None
+    except OSError:  # a read-only folder: cannot know
+        return True
+    finally:
+        lock.release()
+
+
 class CommitGate:
-    """Open to many readers, or shut by the writer that commits.
+    """Open to many readers, or shut by the writer that changes the file.
 
     Before the gate is a turnstile, which a waiting writer shuts first: else readers that come and go without a pause
-    would keep it waiting for ever.
+    would keep it waiting for ever. A commit that adds to Ladybug's log and leaves the file as it is shuts the turnstile
+    alone, for who opens the file reads the log, and who has opened it does not.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path.with_name(path.name + ".commit")
         self._turnstile = path.with_name(path.name + ".turn")
+        self._passing = ExitStack()
 
     @contextmanager
-    def shut(self, deadline: float) -> Iterator[None]:
-        """For the writer: no reader reads meanwhile. Raises TimeoutError where one still does at ``deadline``."""
-        with _locked(self._turnstile, deadline, shared=False), _locked(self._path, deadline, shared=False):
-            yield
+    def shut(self, deadline: float, *, to_openers: bool = False) -> Iterator[None]:
+        """For the writer: no reader reads meanwhile, or none opens (``to_openers``).
+
+        Raises TimeoutError where one still does at ``deadline``.
+        """
+        with _locked(self._turnstile, deadline, shared=False):
+            if to_openers:
+                yield
+                return
+            with _locked(self._path, deadline, shared=False):
+                yield
 
     @contextmanager
     def open(self, deadline: float) -> Iterator[None]:
         """For a reader: no commit happens meanwhile. Raises TimeoutError where one still does at ``deadline``."""
-        with ExitStack() as stack:
-            with _locked(self._turnstile, deadline, shared=True):
-                stack.enter_context(_locked(self._path, deadline, shared=True))
+        with ExitStack() as stack, ExitStack() as self._passing:
+            self._passing.enter_context(_locked(self._turnstile, deadline, shared=True))
+            stack.enter_context(_locked(self._path, deadline, shared=True))
             yield
+
+    def let_openers(self) -> None:
+        """For a reader within ``open``: it has opened the file, commits that do not change it may happen again."""
+        self._passing.close()
 
 
 @contextmanager

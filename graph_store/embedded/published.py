@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from graph_store.embedded.database import EmbeddedDatabase, quoted
+from graph_store.embedded.scan import edge_batches, node_parts
 from graph_store.embedded.tables import Table
 from graph_store.published import (
     EDGES,
@@ -32,10 +33,12 @@ from graph_store.published import (
     WrittenBack,
     foreign_relation,
 )
+from graph_store.schema import Relation
 
 _EDGES_A_MIB = 1_000
 """Edges of one transaction for each mebibyte of the buffer pool, which they take about half of (measured)."""
 _VECTORS_A_MIB = 100
+_PROPERTIES = {"score": {"type": "float"}, "reason": {"type": "string"}, "rank": {"type": "int"}}
 _COLUMNS = {
     "space": "STRING PRIMARY KEY",
     "bundle": "STRING",
@@ -150,7 +153,10 @@ def delete_vectors(database: EmbeddedDatabase, tables: dict[str, Table], node_ty
 
 
 class StoredRows:
-    """The rows of a publishing as a store holds them, to write them into another."""
+    """The rows of a publishing as a store holds them, to write them into another; read in parts, as they are written.
+
+    Vectors that no entity leads to any more come too: who writes them leaves them out.
+    """
 
     def __init__(self, database: EmbeddedDatabase, publishing: Publishing) -> None:
         self._database = database
@@ -158,16 +164,23 @@ class StoredRows:
 
     def edges(self) -> Iterator[tuple[str, pa.Table]]:
         """See ``PublishedRows``."""
+        at_once = _most(self._database, _EDGES_A_MIB)
         for name in self._publishing.node_types:
-            edge = f"(a:{quoted(name)})-[r:{quoted(self._publishing.relation)}]->(b:{quoted(name)})"
-            found = self._database.table(f"MATCH {edge} RETURN a.id, b.id, r.score, r.reason, r.rank")
-            yield name, _named(found, EDGES)
+            relation = Relation.model_validate(
+                {"triple": (name, self._publishing.relation, name), "role": "semantic", "properties": _PROPERTIES}
+            )
+            for batch in edge_batches(self._database, relation, list(_PROPERTIES), at_once=at_once):
+                yield name, _named(pa.Table.from_batches([batch]), EDGES)
 
     def vectors(self) -> Iterator[tuple[str, pa.Table]]:
         """See ``PublishedRows``."""
+        at_once = _most(self._database, _VECTORS_A_MIB)
         for name in self._publishing.node_types:
-            edge = f"(a:{quoted(name)})-[:{HAS_VECTOR}]->(v:{VECTOR})"
-            yield name, _named(self._database.table(f"MATCH {edge} RETURN a.id, v.vector"), VECTORS)
+            # Ids are joined to their type by the first slash, which no type's name has.
+            returned = f"substring(n.key, {len(name) + 2}, size(n.key)), n.vector"
+            where = f"starts_with(n.key, '{name}/')"
+            for found in node_parts(self._database, VECTOR, returned, where=where, at_once=at_once):
+                yield name, _named(found, VECTORS)
 
 
 def _write_edges(
@@ -178,7 +191,7 @@ def _write_edges(
     written: WrittenBack,
     transaction: Callable[[], AbstractContextManager[None]],
 ) -> None:
-    for node_type, edges in _parts(rows.edges(), database.memory_mib * _EDGES_A_MIB):
+    for node_type, edges in _parts(rows.edges(), _most(database, _EDGES_A_MIB)):
         known = pc.and_(*(pc.is_in(edges.column(end), there[node_type]) for end in ("source", "target")))
         kept = edges.filter(known)
         if kept.num_rows:
@@ -197,7 +210,7 @@ def _write_vectors(
     written: WrittenBack,
     transaction: Callable[[], AbstractContextManager[None]],
 ) -> None:
-    for node_type, vectors in _parts(rows.vectors(), database.memory_mib * _VECTORS_A_MIB):
+    for node_type, vectors in _parts(rows.vectors(), _most(database, _VECTORS_A_MIB)):
         kept = vectors.filter(pc.is_in(vectors.column("id"), there[node_type]))
         written.unknown += vectors.num_rows - kept.num_rows
         if kept.num_rows:
@@ -209,16 +222,26 @@ def _write_vectors(
         written.vectors[node_type] = written.vectors.get(node_type, 0) + kept.num_rows
 
 
+def _most(database: EmbeddedDatabase, a_mib: int) -> int:
+    """Rows that a transaction or a statement may have."""
+    return max(1, database.memory_mib * a_mib)
+
+
 def _parts(rows: Iterator[tuple[str, pa.Table]], most: int) -> Iterator[tuple[str, pa.Table]]:
-    """Tables of one type put together: a transaction costs the more, the more is there already."""
+    """Tables of one type put together and cut: a transaction costs the more, the more is there already."""
     waiting: list[pa.Table] = []
     of_type, count = "", 0
     for node_type, table in rows:
-        if waiting and (node_type != of_type or count >= most):
+        if waiting and node_type != of_type:
             yield of_type, pa.concat_tables(waiting)
             waiting, count = [], 0
-        of_type, count = node_type, count + table.num_rows
-        waiting.append(table)
+        of_type = node_type
+        while count + table.num_rows > most:
+            yield of_type, pa.concat_tables([*waiting, table.slice(0, most - count)])
+            waiting, table, count = [], table.slice(most - count), 0
+        if table.num_rows:
+            waiting.append(table)
+            count += table.num_rows
     if waiting:
         yield of_type, pa.concat_tables(waiting)
 

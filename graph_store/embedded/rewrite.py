@@ -10,6 +10,8 @@ from pathlib import Path
 import pyarrow as pa
 
 from graph_store.drift import drift
+from graph_store.embedded.change_log import Token
+from graph_store.embedded.failures import no_room
 from graph_store.embedded.locks import CommitGate, WriterLock
 from graph_store.embedded.store import EmbeddedStore
 from graph_store.errors import StoreConflict, StoreLocked
@@ -27,6 +29,9 @@ def rewrite(schema: GraphSchema, settings: StoreSettings, folder: Path) -> None:
     not declared (it would be lost) or an edge twice.
     """
     path = folder / settings.uri
+    if Token.of(path).log:
+        # Of a killed writer: folded, so that no log of the old file lies beside the new one for a moment.
+        EmbeddedStore.open(schema, settings, folder, read_only=False).close()
     lock = WriterLock(path)
     holder = lock.acquire()
     if holder is not None:
@@ -35,9 +40,11 @@ def rewrite(schema: GraphSchema, settings: StoreSettings, folder: Path) -> None:
     try:
         _remove(beside)
         _copy(schema, settings, folder, beside)
+        if Token.of(beside).log:
+            raise no_room(beside)
         with CommitGate(path).shut(time.monotonic() + settings.timeout_s):
             os.replace(beside, path)  # noqa: PTH105 - names the atomic call
-            for ending in (".wal", ".changes"):
+            for ending in (".wal", ".wal.torn", ".changes"):
                 path.with_name(path.name + ending).unlink(missing_ok=True)
     except TimeoutError:
         raise StoreLocked(f"a reader has not let go of {path}", hint="Stop the reader, and run it again.") from None
@@ -89,5 +96,5 @@ def _tables(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
 
 
 def _remove(beside: Path) -> None:
-    for ending in ("", ".wal", ".lock", ".commit", ".turn", ".changes"):
+    for ending in ("", ".wal", ".wal.torn", ".lock", ".commit", ".turn", ".changes"):
         beside.with_name(beside.name + ending).unlink(missing_ok=True)

@@ -29,12 +29,15 @@ def node_batches(database: EmbeddedDatabase, declared: NodeType, fields: Sequenc
     """
     returned = ", ".join(f"n.{quoted(name)}" for name in fields)
     schema = pa.schema([declared.arrow_schema.field(name) for name in fields])
-    for found in _node_parts(database, declared.name, returned):
+    for found in node_parts(database, declared.name, returned):
         yield from named(found, schema)
 
 
-def edge_batches(database: EmbeddedDatabase, relation: Relation, properties: Sequence[str]) -> Iterator[pa.RecordBatch]:
-    """All edges with source, target and these properties; StoreUnavailable as for nodes."""
+def edge_batches(
+    database: EmbeddedDatabase, relation: Relation, properties: Sequence[str], *, at_once: int | None = None
+) -> Iterator[pa.RecordBatch]:
+    """All edges with source, target and these properties, ``at_once`` together; StoreUnavailable as for nodes."""
+    at_once = at_once or _EDGES_AT_ONCE
     source, name, target = relation.triple
     schema = pa.schema([relation.arrow_schema.field(field) for field in ("source", "target", *properties)])
     pattern = f"MATCH (a:{quoted(source)})-[r:{quoted(name)}]->(b:{quoted(target)})"
@@ -42,14 +45,14 @@ def edge_batches(database: EmbeddedDatabase, relation: Relation, properties: Seq
     generation = database.settle()
     part = f"offset(id(a)) / {_NODES_COUNTED_AS_ONE}"
     counted = sorted((int(low), int(edges)) for low, edges in database.rows(f"{pattern} RETURN {part}, count(*)"))
-    if sum(edges for _, edges in counted) <= _EDGES_AT_ONCE:
+    if sum(edges for _, edges in counted) <= at_once:
         found = database.table(f"{pattern} RETURN {', '.join(['a.id', 'b.id', *values])}")
         yield from named(found, schema)
         return
     ids = _Ids(database, target)
     returned = ", ".join(["a.id", "offset(id(b))", *values])
-    for low, high in _ranges(counted):
-        found = database.table(f"{pattern} WHERE {_between('a', low, high)} RETURN {returned}")
+    for low, high in _ranges(counted, at_once):
+        found = database.table(f"{pattern} WHERE {_between('a', low, high)} RETURN {returned}", generation=generation)
         _check(database, generation)
         for batch in found.to_batches():
             columns = [batch.column(0), ids.of(np.asarray(batch.column(1))), *batch.columns[2:]]
@@ -66,7 +69,7 @@ class _Ids:
     """The ids of a type by Ladybug's numbers, in memory: about as many bytes as their text, and 12 a node."""
 
     def __init__(self, database: EmbeddedDatabase, node_type: str) -> None:
-        parts = list(_node_parts(database, node_type, "offset(id(n)), n.id"))
+        parts = list(node_parts(database, node_type, "offset(id(n)), n.id"))
         numbers = np.concatenate([np.asarray(part.column(0)) for part in parts]) if parts else np.empty(0, np.int64)
         chunks = [chunk.cast(pa.large_string()) for part in parts for chunk in part.column(1).chunks]
         self._ids = pa.chunked_array(chunks, pa.large_string()).combine_chunks()
@@ -78,24 +81,29 @@ class _Ids:
         return self._ids.take(pa.array(self._places[numbers])).cast(pa.string())
 
 
-def _node_parts(database: EmbeddedDatabase, node_type: str, returned: str) -> Iterator[pa.Table]:
+def node_parts(
+    database: EmbeddedDatabase, node_type: str, returned: str, *, where: str = "true", at_once: int | None = None
+) -> Iterator[pa.Table]:
+    """What a statement returns of all nodes ``n`` of a type for which ``where`` holds, in parts."""
+    at_once = at_once or _NODES_AT_ONCE
     pattern = f"MATCH (n:{quoted(node_type)})"
     generation = database.settle()
     [[count, last]] = database.rows(f"{pattern} RETURN count(*), max(offset(id(n)))")
-    if count <= _NODES_AT_ONCE:
-        yield database.table(f"{pattern} RETURN {returned}")
+    if count <= at_once:
+        yield database.table(f"{pattern} WHERE {where} RETURN {returned}")
         return
-    for low in range(0, int(last) + 1, _NODES_AT_ONCE):
-        found = database.table(f"{pattern} WHERE {_between('n', low, low + _NODES_AT_ONCE)} RETURN {returned}")
+    for low in range(0, int(last) + 1, at_once):
+        part = f"{_between('n', low, low + at_once)} AND {where}"
+        found = database.table(f"{pattern} WHERE {part} RETURN {returned}", generation=generation)
         _check(database, generation)
         yield found
 
 
-def _ranges(counted: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
-    """From and to of sources' numbers, with about ``_EDGES_AT_ONCE`` edges each."""
+def _ranges(counted: Sequence[tuple[int, int]], at_once: int) -> Iterator[tuple[int, int]]:
+    """From and to of sources' numbers, with about so many edges each."""
     low, held = 0, 0
     for part, edges in counted:
-        if held and held + edges > _EDGES_AT_ONCE:
+        if held and held + edges > at_once:
             yield low, part * _NODES_COUNTED_AS_ONE
             low, held = part * _NODES_COUNTED_AS_ONE, 0
         held += edges

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -11,8 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from graph_store.embedded import published, writing
-from graph_store.embedded.change_log import ChangeLog
+from graph_store.embedded import published, seek, writing
 from graph_store.embedded.database import EmbeddedDatabase, quoted
 from graph_store.embedded.scan import edge_batches, named, node_batches
 from graph_store.embedded.tables import Table, is_complete, missing, read_tables
@@ -27,7 +26,7 @@ from graph_store.store import Counts, Neighbour, QueryResult, Written
 from graph_store.written import Logged, WrittenSince, logged
 
 _SEEK_BELOW = 256
-"""Edges of so many nodes are looked up one node at a time; of more, the whole relation is read."""
+"""Edges of so many nodes are looked up; of more, the whole relation is read."""
 
 
 class EmbeddedStore:
@@ -38,7 +37,6 @@ class EmbeddedStore:
     def __init__(self, schema: GraphSchema, database: EmbeddedDatabase) -> None:
         self._schema = schema
         self._database = database
-        self._log = ChangeLog(database.path)
         self._known: tuple[int, dict[str, Table]] | None = None
 
     @classmethod
@@ -106,7 +104,7 @@ class EmbeddedStore:
             return
         declared = self._schema.node_type(node_type)
         self._need(node_type)
-        with self._noted(logged(node_type, "upsert", new, changed)):
+        with self._noted(logged(node_type, "upsert", new, changed), new, changed):
             if new.num_rows:
                 writing.create_nodes(self._database, declared, new)
             if changed.num_rows:
@@ -118,14 +116,14 @@ class EmbeddedStore:
             return
         relation = self._schema.relation(triple)
         self._need(triple.name)
-        with self._noted(logged(triple.key, "upsert", new, changed)):
+        with self._noted(logged(triple.key, "upsert", new, changed), new, changed):
             writing.change_edges(
                 self._database,
                 relation,
                 changed,
                 [name for name in changed.column_names if name not in relation.key_columns],
             )
-            writing.copy_edges(self._database, self._schema, relation, new)
+            writing.create_edges(self._database, self._schema, relation, new)
 
     def upsert_edges(self, triple: Triple, edges: pa.Table) -> Written:
         """Create or change edges; see ``GraphStore``."""
@@ -147,10 +145,10 @@ class EmbeddedStore:
         if diff.new.num_rows or diff.changed.num_rows or gone.num_rows:
             what = relation.triple.key
             noted = logged(what, "delete", gone) + logged(what, "upsert", diff.new, diff.changed)
-            with self._noted(noted):
+            with self._noted(noted, diff.new, diff.changed, gone):
                 writing.delete_edges(self._database, relation, gone)
                 writing.change_edges(self._database, relation, diff.changed, properties)
-                writing.copy_edges(self._database, self._schema, relation, diff.new)
+                writing.create_edges(self._database, self._schema, relation, diff.new)
         return Written(
             created=diff.new.num_rows,
             changed=diff.changed.num_rows,
@@ -165,7 +163,7 @@ class EmbeddedStore:
         self._need(node_type)
         there = present_in(self._nodes_there(node_type, rows, []), rows, ["id"])
         if there.num_rows:
-            with self._noted(logged(node_type, "delete", there)):
+            with self._noted(logged(node_type, "delete", there), there):
                 published.delete_vectors(self._database, self._tables(), node_type, there.column("id"))
                 writing.delete_nodes(self._database, node_type, there)
         return Written(deleted=there.num_rows)
@@ -178,17 +176,17 @@ class EmbeddedStore:
         self._need(triple.name)
         there = present_in(self._edges_there(relation, rows, list(keys[2:])), rows, keys)
         if there.num_rows:
-            with self._noted(logged(triple.key, "delete", there)):
+            with self._noted(logged(triple.key, "delete", there), there):
                 writing.delete_edges(self._database, relation, there)
         return Written(deleted=there.num_rows)
 
-    @contextmanager
-    def _noted(self, changes: Sequence[Logged]) -> Iterator[None]:
-        """A transaction, and then a line of it in the log."""
-        before = self._database.token()
-        with self._database.transaction():
-            yield
-        self._log.append(before, self._database.token(), changes)
+    def together(self) -> AbstractContextManager[None]:
+        """Calls within the block that write few rows are one transaction; see ``graph_store.changes.batch``."""
+        return self._database.together()
+
+    def _noted(self, changes: Sequence[Logged], *rows: pa.Table) -> AbstractContextManager[None]:
+        """A transaction of so many rows, with a line of it in the log of writes."""
+        return self._database.transaction(changes, folded=sum(each.num_rows for each in rows) > writing.FEW)
 
     def _check_ends(self, relation: Relation, rows: pa.Table) -> None:
         for column, node_type in (("source", relation.triple.source), ("target", relation.triple.target)):
@@ -232,8 +230,8 @@ class EmbeddedStore:
         schema = pa.schema([declared.arrow_schema.field(name) for name in fields])
         returned = ", ".join(f"n.{quoted(name)}" for name in fields)
         node = f"(n:{quoted(node_type)}"
-        count = self._database.rows(f"MATCH {node}) RETURN count(*)")[0][0]
-        if rows.num_rows * 4 < count:
+        few = rows.num_rows <= _SEEK_BELOW
+        if few or rows.num_rows * 4 < self._database.rows(f"MATCH {node}) RETURN count(*)")[0][0]:
             ids = pa.table({"c0": rows.column("id")})
             found = self._database.with_rows(f"LOAD FROM arrow_rows MATCH {node} {{id: c0}}) RETURN {returned}", ids)
         else:
@@ -242,24 +240,17 @@ class EmbeddedStore:
 
     def _edges_there(self, relation: Relation, rows: pa.Table | None, properties: Sequence[str]) -> pa.Table:
         """The edges as they are in the store: all, or at least those between the ends that ``rows`` has."""
-        source, name, target = relation.triple
-        fields = ["source", "target", *properties]
-        schema = pa.schema([relation.arrow_schema.field(field) for field in fields])
-        returned = ", ".join(["a.id", "b.id", *(f"r.{quoted(field)}" for field in properties)])
-        a, b = f"a:{quoted(source)}", f"b:{quoted(target)}"
-        edge = f"-[r:{quoted(name)}]->"
         if rows is not None:
-            for pattern, column in (
-                (f"({a} {{id: $id}}){edge}({b})", "source"),
-                (f"({a}){edge}({b} {{id: $id}})", "target"),
-            ):
-                ids = rows.column(column).unique().to_pylist()
+            for end in ("source", "target"):
+                ids = rows.column(end).unique()
                 if len(ids) < _SEEK_BELOW:
-                    parts = [self._database.table(f"MATCH {pattern} RETURN {returned}", {"id": id_}) for id_ in ids]
-                    batches = [batch for part in parts for batch in named(part, schema)]
-                    return pa.Table.from_batches(batches, schema)
-        found = self._database.table(f"MATCH ({a}){edge}({b}) RETURN {returned}")
-        return pa.Table.from_batches(named(found, schema), schema)
+                    return seek.edges_of(self._database, relation, properties, end, ids)
+        return seek.all_edges(self._database, relation, properties)
+
+    def edges_of(self, triple: Triple, columns: Sequence[str], end: str, ids: pa.Array) -> pa.Table:
+        """The edges whose source or target (``end``) has one of these ids; see ``graph_store.changes.lookup``."""
+        self._need(triple.name)
+        return seek.edges_of(self._database, self._schema.relation(triple), columns, end, ids)
 
     def neighbourhood(self, node_type: str, node_id: str, limit: int = 100) -> list[Neighbour]:
         """Edges of one node; see ``GraphStore``."""
@@ -339,15 +330,15 @@ class EmbeddedStore:
 
     def state_token(self) -> str:
         """Moves with every commit; see ``GraphStore``."""
-        return self._database.token()
+        return self._database.state()
 
     def log_position(self) -> str:
         """The state; see ``GraphStore``."""
-        return self._database.token()
+        return self._database.state()
 
     def written_since(self, position: str) -> WrittenSince | None:
         """What the log beside the file tells; see ``GraphStore``."""
-        return self._log.since(position, self._database.token())
+        return self._database.written_since(position)
 
     # ------------------------------------------------------------- what is written back
 
@@ -358,7 +349,9 @@ class EmbeddedStore:
             self._need(name)
         try:
             # Commits that change nothing of the graph.
-            written = published.write(self._database, self._tables(), publishing, rows, partial(self._noted, ()))
+            written = published.write(
+                self._database, self._tables(), publishing, rows, partial(self._database.transaction, ())
+            )
         except BaseException:
             self._database.forget_plans()
             raise
@@ -374,7 +367,7 @@ class EmbeddedStore:
         """Remove what was written back; see ``GraphStore``."""
         kept = any(each.publishing.bundle == keep for each in self.written_back())
         if published.is_anything(self._tables()) and not kept:
-            with self._noted(()):
+            with self._database.transaction(()):
                 published.remove(self._database, self._tables())
             self._known = None
 

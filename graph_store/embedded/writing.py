@@ -12,13 +12,14 @@ from graph_store.schema import GraphSchema, NodeType, Property, PropertyType, Re
 
 _CHANGED_AT_ONCE = 50_000
 """Rows changed or deleted by one statement: bounds the memory that its join takes."""
-_CREATED_UP_TO = 2_000
-"""New nodes that are created one by one: each COPY into a node table leaves 13 MiB in memory (Ladybug 0.22)."""
+FEW = 2_000
+"""New rows that are created one by one: what COPY wrote is folded into the file at once, and each COPY into a node
+table leaves 13 MiB in memory (Ladybug 0.22)."""
 
 
 def create_nodes(database: EmbeddedDatabase, declared: NodeType, new: pa.Table) -> None:
     """Nodes whose id is not there."""
-    if new.num_rows <= _CREATED_UP_TO:
+    if new.num_rows <= FEW:
         given = ["id", *(name for name in new.column_names if name != "id")]
         created = ["`id`: c0"]
         for number, name in enumerate(given[1:], start=1):
@@ -45,16 +46,25 @@ def delete_nodes(database: EmbeddedDatabase, node_type: str, rows: pa.Table) -> 
         database.with_rows(f"LOAD FROM arrow_rows MATCH (n:{quoted(node_type)} {{id: c0}}) DETACH DELETE n", part)
 
 
-def copy_edges(database: EmbeddedDatabase, schema: GraphSchema, relation: Relation, rows: pa.Table) -> None:
+def create_edges(database: EmbeddedDatabase, schema: GraphSchema, relation: Relation, rows: pa.Table) -> None:
     """Edges that are not there."""
     if not rows.num_rows:
         return
     source, name, target = relation.triple
+    if rows.num_rows <= FEW:
+        number = {column: f"c{index}" for index, column in enumerate(rows.column_names)}
+        given = [column for column in rows.column_names if column not in ("source", "target")]
+        values = ", ".join(f"{quoted(each)}: {_value(number[each], relation.properties[each])}" for each in given)
+        database.with_rows(
+            f"LOAD FROM arrow_rows {_ends(relation, number)} CREATE (a)-[:{quoted(name)} {{{values}}}]->(b)",
+            next(_parts(rows)),
+        )
+        return
     # COPY takes source and target first, and wants the table's other columns, also those of other triples.
     columns = {"source": rows.column("source"), "target": rows.column("target")}
     for column, declared in relation_properties(schema, name).items():
-        given = column in rows.column_names
-        columns[column] = rows.column(column) if given else pa.nulls(rows.num_rows, declared.type.arrow)
+        given_here = column in rows.column_names
+        columns[column] = rows.column(column) if given_here else pa.nulls(rows.num_rows, declared.type.arrow)
     properties = ", ".join(quoted(column) for column in columns if column not in ("source", "target"))
     listed = f"({properties})" if properties else ""
     ends = f"(from='{source}', to='{target}')"
@@ -76,16 +86,20 @@ def delete_edges(database: EmbeddedDatabase, relation: Relation, rows: pa.Table)
 
 def _matched(relation: Relation, columns: Sequence[str]) -> str:
     """Ends by primary key first, then the edge: another order makes Ladybug join all with all."""
-    source, name, target = relation.triple
     number = {column: f"c{index}" for index, column in enumerate(columns)}
     conditions = []
     for key in relation.key_columns[2:]:
         value = _value(number[key], relation.properties[key])
         conditions.append(f"(r.{quoted(key)} = {value} OR (r.{quoted(key)} IS NULL AND {number[key]} IS NULL))")
     where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
+    matched = f"MATCH (a)-[r:{quoted(relation.triple.name)}]->(b){where}"
+    return f"LOAD FROM arrow_rows {_ends(relation, number)} {matched}"
+
+
+def _ends(relation: Relation, number: Mapping[str, str]) -> str:
+    source, _, target = relation.triple
     return (
-        f"LOAD FROM arrow_rows MATCH (a:{quoted(source)} {{id: {number['source']}}}) "
-        f"MATCH (b:{quoted(target)} {{id: {number['target']}}}) MATCH (a)-[r:{quoted(name)}]->(b){where}"
+        f"MATCH (a:{quoted(source)} {{id: {number['source']}}}) MATCH (b:{quoted(target)} {{id: {number['target']}}})"
     )
 
 

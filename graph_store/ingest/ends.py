@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import duckdb
 import pyarrow as pa
@@ -24,8 +24,13 @@ class Ends:
         """Sources and ends that are all among the loaded ids."""
         self._index = {node_type.name: index for index, node_type in enumerate(schema.node_types)}
 
-    def gather(self, store: GraphStore | None, sources: Sequence[Staged]) -> None:
-        """Collect the ids of the node sources, and of the store where these do not have every end of this load."""
+    def gather(
+        self, store: GraphStore | None, sources: Sequence[Staged], *, replaced: Collection[str] = frozenset()
+    ) -> None:
+        """Collect the ids of the node sources, and of the store where these do not have every end of this load.
+
+        Of the types ``replaced`` the store's ids do not count: those that no file brings are about to go.
+        """
         relations = [staged for staged in sources if isinstance(staged.declared, Relation)]
         reached = {end for staged in relations for end in _types(staged)}
         for name, index in self._index.items():
@@ -47,7 +52,7 @@ class Ends:
             return
         wanted = {
             name for staged in relations for end, name, _ in _ends(staged) if (staged.number, end) not in self._loaded
-        }
+        } - set(replaced)
         # Counts know which types the store has tables for: before the first ingest there are none to scan.
         held = store.counts().nodes if wanted else {}
         for name in sorted(wanted):
@@ -85,6 +90,10 @@ class Ends:
                 ).fetchall()
                 if bad:
                     self._connection.execute(f"DELETE FROM {edges} WHERE {unknown}")
+
+    def made(self, node_type: str) -> str:
+        """SQL of all ids that edges created."""
+        return f"SELECT id FROM created{self._index[node_type]}"
 
     def created(self, node_type: str) -> tuple[str, str]:
         """SQL of the ids that edges created: those new to the store, and those it already has."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from graph_store.errors import InputError
@@ -79,6 +79,8 @@ class IngestReport:
     """The declared checks, in their order."""
     failure: InputError | None = None
     """What an ingest would have ended with; only ``check`` reports it, ``ingest`` raises it."""
+    deleted: dict[str, int] = field(default_factory=dict)
+    """With ``replace``, by node type and relation: how many no file brings any more; of ``check``, to be deleted."""
 
     @property
     def rejected(self) -> int:

@@ -15,6 +15,7 @@ import duckdb
 from graph_store.errors import ConfigError, InputError, StoreError, TooManyRejects
 from graph_store.ingest.checking import Checker, failure
 from graph_store.ingest.ends import Ends
+from graph_store.ingest.leftovers import Leftovers, made_types
 from graph_store.ingest.loading import Loader, settle_overlaps
 from graph_store.ingest.raw import quoted
 from graph_store.ingest.rejects import Rejects
@@ -30,8 +31,11 @@ MEMORY = "1500MiB"
 _SILENT = NoProgress()
 
 
-def ingest(project: Project, store: GraphStore, *, progress: Progress = _SILENT) -> IngestReport:
+def ingest(project: Project, store: GraphStore, *, replace: bool = False, progress: Progress = _SILENT) -> IngestReport:
     """Read every source, check all rows, and only if each source is within its reject limit write them to the store.
+
+    With ``replace`` the store then has exactly the nodes and edges that the files bring, of the types and relations
+    that the sources fill: the others are deleted. Then no row may be bad.
 
     Twice the same files change nothing. Raises ConfigError or InputError (file, line, column, value) for what cannot
     be read at all, TooManyRejects past ``ingest.reject_share`` and ``ingest.reject_floor``, and ChecksFailed where a
@@ -40,7 +44,7 @@ def ingest(project: Project, store: GraphStore, *, progress: Progress = _SILENT)
     do not fit the memory in ``<work>/staging`` until the end.
     """
     started = time.perf_counter()
-    with _staged(project, store, progress) as staged:
+    with _staged(project, store, progress, replace=replace) as staged:
         if staged.failure is not None:
             raise staged.failure
         store.apply_schema()
@@ -50,18 +54,27 @@ def ingest(project: Project, store: GraphStore, *, progress: Progress = _SILENT)
         nodes = {each.number: loader.write(each) for each in sources if isinstance(each.declared, NodeType)}
         created = loader.create(staged.ends)
         edges = {each.number: loader.write(each) for each in sources if isinstance(each.declared, Relation)}
-        return staged.report(nodes | edges, created, started)
+        gone = Leftovers(staged.connection, project.schema, sources, staged.ends)
+        if replace:
+            gone.find(store, progress)
+            gone.delete(store, progress)
+        return staged.report(nodes | edges, created, started, gone.counts)
 
 
-def check(project: Project, store: GraphStore | None, *, progress: Progress = _SILENT) -> IngestReport:
+def check(
+    project: Project, store: GraphStore | None, *, replace: bool = False, progress: Progress = _SILENT
+) -> IngestReport:
     """What ``ingest`` does up to the first write, and nothing written; without a store, as if it were empty.
 
     The report's ``failure`` is what an ingest would raise for bad rows or failing checks. Raises ConfigError or
     InputError for what cannot be read at all. The rows are in ``<work>/rejects`` as after an ingest.
     """
     started = time.perf_counter()
-    with _staged(project, store, progress) as staged:
-        return staged.report({}, {}, started)
+    with _staged(project, store, progress, replace=replace) as staged:
+        gone = Leftovers(staged.connection, project.schema, staged.sources, staged.ends)
+        if replace and store is not None and staged.failure is None:
+            gone.find(store, progress)
+        return staged.report({}, {}, started, gone.counts)
 
 
 def connect(folder: Path) -> duckdb.DuckDBPyConnection:
@@ -91,7 +104,9 @@ class _Load:
     checks: tuple[CheckReport, ...]
     failure: InputError | None
 
-    def report(self, written: dict[int, Written], created: dict[str, Written], started: float) -> IngestReport:
+    def report(
+        self, written: dict[int, Written], created: dict[str, Written], started: float, deleted: dict[str, int]
+    ) -> IngestReport:
         return IngestReport(
             sources=tuple(
                 SourceReport(
@@ -111,11 +126,12 @@ class _Load:
             seconds=time.perf_counter() - started,
             checks=self.checks,
             failure=self.failure,
+            deleted=deleted,
         )
 
 
 @contextmanager
-def _staged(project: Project, store: GraphStore | None, progress: Progress) -> Iterator[_Load]:
+def _staged(project: Project, store: GraphStore | None, progress: Progress, *, replace: bool) -> Iterator[_Load]:
     """Every source in DuckDB for as long as the block lasts."""
     if not project.sources:
         raise ConfigError(
@@ -126,7 +142,7 @@ def _staged(project: Project, store: GraphStore | None, progress: Progress) -> I
     folder.mkdir(parents=True)
     try:
         with connect(folder) as connection:
-            yield _read(project, store, progress, connection, folder)
+            yield _read(project, store, progress, connection, folder, replace=replace)
     except (duckdb.IOException, duckdb.OutOfMemoryException) as error:
         if isinstance(error, duckdb.IOException) and "write" not in str(error):
             raise
@@ -144,13 +160,15 @@ def _read(
     progress: Progress,
     connection: duckdb.DuckDBPyConnection,
     folder: Path,
+    *,
+    replace: bool,
 ) -> _Load:
     stager = Stager(connection, folder, project)
     sources = [stager.stage(number, source, progress) for number, source in enumerate(project.sources)]
 
     with progress.task("check edges", unit="sources"):
         ends = Ends(connection, project.schema)
-        ends.gather(store, sources)
+        ends.gather(store, sources, replaced=made_types(sources) if replace else ())
         ends.check(sources)
     checker = Checker(connection, sources, datetime.now(UTC))
     with progress.task("check rows", len(project.checks), "checks"):
@@ -166,4 +184,10 @@ def _read(
         rejects.check(sources, project.settings.ingest)
     except TooManyRejects as error:
         failed = error
+    bad = sum(rejects.counts.values())
+    if replace and bad and failed is None:
+        failed = InputError(
+            f"{bad:,} rows are bad, and what they brought before would be deleted",
+            hint=f"Correct them ({', '.join(map(str, rejects.files.values()))}), or ingest without --replace.",
+        )
     return _Load(connection=connection, sources=sources, ends=ends, rejects=rejects, checks=checks, failure=failed)

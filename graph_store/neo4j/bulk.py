@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from typing import Any
+from typing import Any, Literal
 
 import neo4j
 import numpy as np
@@ -23,6 +23,7 @@ from graph_store.neo4j.scans import Edges
 from graph_store.rows import Difference
 from graph_store.schema import Relation
 from graph_store.store import Written
+from graph_store.written import Logged
 
 ROWS_PER_TRANSACTION = 100_000
 """More than these are written in several transactions: a commit of Neo4j takes 1.5 KB of memory a row (measured)."""
@@ -32,12 +33,39 @@ SESSIONS = 2
 """Parts of a large write that are written at once; no quicker than one where others keep both cores busy (measured)."""
 
 
+class Begun:
+    """What a write did as a whole, however often it began anew: a later beginning finds the parts of an earlier one.
+
+    Make one for each call, outside of what is begun anew.
+    """
+
+    def __init__(self) -> None:
+        self.first: Written | None = None
+        """What the first beginning that wrote in parts had before it; what it did not write, a later one did."""
+
+    def whole(self, written: Written) -> Written:
+        """What the call did, of what its last beginning does."""
+        return self.first or written
+
+    def entries(self, what: str, entries: list[Logged]) -> list[Logged]:
+        """The log's entries of the call: of an earlier beginning's rows nobody knows the keys any more."""
+        if self.first is None:
+            return entries
+        deleted, upserted = self.first.deleted, self.first.created + self.first.changed
+        done: list[tuple[Literal["delete", "upsert"], int]] = [("delete", deleted), ("upsert", upserted)]
+        return [Logged(what=what, op=op, keys=None) for op, rows in done if rows]
+
+
 class Writer:
     """Runs statements for all rows of a write, within its transaction or, where it is large, beside it."""
 
-    def __init__(self, connection: Neo4jConnection, transaction: neo4j.ManagedTransaction, written: Written) -> None:
+    def __init__(
+        self, connection: Neo4jConnection, transaction: neo4j.ManagedTransaction, written: Written, begun: Begun
+    ) -> None:
         self._connection, self._transaction = connection, transaction
         self._apart = written.created + written.changed + written.deleted > ROWS_PER_TRANSACTION
+        if self._apart and begun.first is None:
+            begun.first = written
 
     def run(self, statement: str, rows: pa.Table) -> int:
         """Run a statement for every row (``i``), column k of which is ``$ck[i]``; returns how many edges it made."""

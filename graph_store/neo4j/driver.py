@@ -16,6 +16,7 @@ from neo4j import graph, time
 
 from graph_store.errors import ConfigError, GraphStoreError, QueryError, StoreError, StoreUnavailable
 from graph_store.neo4j.address import driver_options
+from graph_store.neo4j.bookmarks import last_transaction
 from graph_store.neo4j.failures import code_of, lacks_memory, query_failed, said, wants_no_transaction
 from graph_store.settings import StoreSettings
 
@@ -70,6 +71,12 @@ class Neo4jConnection:
         """Run ``work`` in one read transaction, again where Neo4j says that this may help."""
         with self._failures(), self._session(neo4j.READ_ACCESS) as session:
             return session.execute_read(self._bounded(work))
+
+    def read_at(self, work: Callable[[neo4j.ManagedTransaction], Result]) -> tuple[Result, int | None]:
+        """The same, and the number of the last transaction that was committed before its end; None: not known."""
+        with self._failures(), self._session(neo4j.READ_ACCESS) as session:
+            result = session.execute_read(self._bounded(work))
+            return result, last_transaction(session.last_bookmarks().raw_values)
 
     def write(self, work: Callable[[neo4j.ManagedTransaction], Result]) -> Result:
         """Run ``work`` in one write transaction, again where Neo4j says that this may help.

@@ -96,7 +96,9 @@ class Numbers:
 
     def _are_many(self, nodes: int) -> bool:
         """Whether reading all is quicker than looking up so many."""
-        return not self._all and nodes * 4 >= counted(self._transaction, f"MATCH (n:`{self._label}`)")
+        if self._all or nodes <= statements.FEW:
+            return False
+        return nodes * 4 >= counted(self._transaction, f"MATCH (n:`{self._label}`)")
 
     def _look_up(self, numbers: Int64s) -> None:
         statement = (

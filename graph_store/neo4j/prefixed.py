@@ -199,4 +199,4 @@ class PrefixedStore:
         changes = tuple(
             Logged(what=self._logged.get(each.what, each.what), op=each.op, keys=each.keys) for each in told.changes
         )
-        return WrittenSince(changes=changes, watermark=told.watermark, complete=told.complete)
+        return WrittenSince(changes=changes, watermark=told.watermark, complete=told.complete, others=told.others)

@@ -65,11 +65,7 @@ def write(connection: Neo4jConnection, schema: GraphSchema, publishing: Publishi
     prefix = connection.label_prefix
     check_names(schema, _stored(publishing, prefix))
     lacking = connection.read(lambda transaction: _lacking_indexes(transaction, prefix, publishing))
-    if lacking and not connection.create_constraints:
-        raise StoreConflict(
-            f"Neo4j lacks {len(lacking)} vector indexes, and store.create_constraints is false",
-            hint="Have somebody run, who may:\n  " + "\n  ".join(f"{each};" for each in lacking),
-        )
+    _refuse_indexes(connection, publishing, lacking)
     token = uuid.uuid4().hex
     ours = partial(_still_ours, prefix=prefix, token=token)
     kept, before = connection.write(lambda transaction: _begin(transaction, prefix, publishing, token))
@@ -79,8 +75,8 @@ def write(connection: Neo4jConnection, schema: GraphSchema, publishing: Publishi
     _write_edges(connection, publishing, rows, token, written)
     _write_vectors(connection, publishing, rows, token, written)
     if connection.create_constraints:
-        for statement in lacking:
-            connection.command(statement)
+        for label in lacking:
+            connection.command(_index_statement(label, publishing))
         _wait_for_indexes(connection, publishing)
     connection.write(lambda transaction: _switch(transaction, prefix, publishing, token))
     _remove_others(connection, before, publishing.bundle, ours)
@@ -96,7 +92,8 @@ def remove(connection: Neo4jConnection, keep: str | None) -> None:
     prefix = connection.label_prefix
 
     def others_incomplete(transaction: neo4j.ManagedTransaction) -> tuple[Published, ...]:
-        _lock(transaction, prefix)
+        # Without the note of a schema nobody begins a write-back, and the markers themselves are locked next.
+        _lock(transaction, prefix, needed=False)
         transaction.run(
             f"MATCH (p:`{prefix}{MARKER}`) WHERE NOT (p.complete AND coalesce(p.bundle = $keep, false)) "
             "SET p.complete = false, p.vectors = false, p.token = null",
@@ -163,12 +160,12 @@ def _begin(
     return kept, before
 
 
-def _lock(transaction: neo4j.ManagedTransaction, prefix: str) -> None:
+def _lock(transaction: neo4j.ManagedTransaction, prefix: str, *, needed: bool = True) -> None:
     record = transaction.run(
         f"MATCH (k:`{note_label(prefix)}`) SET k.written_back = coalesce(k.written_back, 0) + 1 "
         "RETURN count(k) AS found"
     ).single(strict=True)
-    if not record["found"]:
+    if needed and not record["found"]:
         raise StoreConflict(
             "the store has no schema yet", hint="Run `kithkin ingest`, which applies the schema of kithkin.toml."
         )
@@ -331,29 +328,54 @@ def _indexes(transaction: neo4j.ManagedTransaction) -> Iterator[neo4j.Record]:
     yield from transaction.run(
         "SHOW VECTOR INDEXES YIELD name, labelsOrTypes, properties, options, state, populationPercent "
         "RETURN name, labelsOrTypes AS labels, properties, state, populationPercent AS percent, "
-        "options.indexConfig['vector.dimensions'] AS dimension"
+        "options.indexConfig['vector.dimensions'] AS dimension, "
+        "toUpper(options.indexConfig['vector.similarity_function']) AS similarity"
     )
 
 
-def _lacking_indexes(transaction: neo4j.ManagedTransaction, prefix: str, publishing: Publishing) -> list[str]:
-    fitting = {
-        record["labels"][0]
-        for record in _indexes(transaction)
-        if record["properties"] == [publishing.property] and record["dimension"] == publishing.dimension
-    }
-    labels = [prefix + name for name in publishing.node_types]
-    return [_index_statement(label, publishing) for label in labels if label not in fitting]
+def _fits(index: neo4j.Record, publishing: Publishing) -> bool:
+    wanted = ([publishing.property], publishing.dimension, "COSINE")
+    return (index["properties"], index["dimension"], index["similarity"]) == wanted
+
+
+def _lacking_indexes(
+    transaction: neo4j.ManagedTransaction, prefix: str, publishing: Publishing
+) -> dict[str, list[str]]:
+    """Labels without an index of these vectors, each with the indexes that stand in its place.
+
+    Where one has the name, or is over the same property, Neo4j makes no other and says nothing.
+    """
+    lacking: dict[str, list[str]] = {}
+    indexes = list(_indexes(transaction))
+    for label in (prefix + name for name in publishing.node_types):
+        over = [each for each in indexes if each["labels"] == [label] and each["properties"] == [publishing.property]]
+        if not any(_fits(each, publishing) for each in over):
+            named = [each for each in indexes if each["name"] == index_name(label)]
+            lacking[label] = sorted({each["name"] for each in (*over, *named)})
+    return lacking
+
+
+def _refuse_indexes(connection: Neo4jConnection, publishing: Publishing, lacking: dict[str, list[str]]) -> None:
+    """Raises StoreConflict where an index is lacking that we may not make, or somebody else's is in its place."""
+    theirs = sorted({name for label, names in lacking.items() for name in names if name != index_name(label)})
+    if not theirs and (connection.create_constraints or not lacking):
+        return
+    statements = [
+        statement
+        for label, names in lacking.items()
+        for statement in (*(f"DROP INDEX `{name}` IF EXISTS" for name in names), _index_statement(label, publishing))
+    ]
+    why = f"Neo4j lacks {len(lacking)} vector indexes, and store.create_constraints is false"
+    if connection.create_constraints:
+        why = f"vector indexes of another length or similarity stand in the place of ours: {', '.join(theirs)}"
+    hint = "Have somebody run, who may:\n  " + "\n  ".join(f"{each};" for each in statements)
+    raise StoreConflict(why, hint=hint)
 
 
 def _unfit_indexes(transaction: neo4j.ManagedTransaction, prefix: str, publishing: Publishing) -> list[str]:
     """Our indexes over other properties, or vectors of another length."""
     ours = {index_name(prefix + name) for name in publishing.node_types}
-    wanted = ([publishing.property], publishing.dimension)
-    return [
-        record["name"]
-        for record in _indexes(transaction)
-        if record["name"] in ours and (record["properties"], record["dimension"]) != wanted
-    ]
+    return [each["name"] for each in _indexes(transaction) if each["name"] in ours and not _fits(each, publishing)]
 
 
 def _wait_for_indexes(connection: Neo4jConnection, publishing: Publishing) -> None:

@@ -38,10 +38,7 @@ def nodes(transaction: Running, declared: NodeType, properties: Sequence[str]) -
 def nodes_there(transaction: Running, declared: NodeType, ids: pa.ChunkedArray, properties: Sequence[str]) -> pa.Table:
     """The nodes of these ids that are in the store, and perhaps others."""
     schema, returned = _node_columns(declared, properties)
-    count = counted(transaction, f"MATCH (n:`{declared.name}`)")
-    if count == 0:
-        return schema.empty_table()
-    if len(ids) * 4 >= count:
+    if len(ids) > statements.FEW and len(ids) * 4 >= counted(transaction, f"MATCH (n:`{declared.name}`)"):
         return pa.Table.from_batches(nodes(transaction, declared, properties), schema)
     statement = f"UNWIND $ids AS id MATCH (n:`{declared.name}` {{id: id}}) {returned}"
     batches = []
@@ -79,7 +76,8 @@ class Edges:
 
     def read(self, sources: Int64s | None = None) -> Iterator[pa.RecordBatch]:
         """The edges of these sources (None: of all), about as many a page as one statement is to read."""
-        if counted(self._transaction, self._counted) == 0:
+        few = sources is not None and len(sources) <= statements.FEW
+        if not few and counted(self._transaction, self._counted) == 0:
             return
         if sources is None:
             sources = self.sources.read_all()

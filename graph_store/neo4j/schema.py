@@ -94,13 +94,15 @@ def lacking_constraints(connection: Neo4jConnection, schema: GraphSchema) -> lis
 def remove_schema(connection: Neo4jConnection, schema: GraphSchema) -> list[str]:
     """Drop the constraints that have our names and the note of the types; nodes and edges stay. Returns the names.
 
-    Constraints that others made stay, and those of before they had names of ours.
+    Constraints that others made stay, those of before they had names of ours, and those on a label that another
+    project of this database has too (its prefix and a type's name make the same).
     """
     label = note_label(connection.label_prefix)
 
     def ours(transaction: neo4j.ManagedTransaction) -> list[str]:
         noted = _noted(transaction, label) or {}
         types = {name for name, kind in {**noted, **_declared(schema)}.items() if kind == NODE_TYPE}
+        types -= {name for _, others in _other_notes(transaction, label) for name in others}
         names = list(map(constraint_name, sorted(types)))
         there = transaction.run("SHOW CONSTRAINTS YIELD name WHERE name IN $names RETURN name", names=names)
         return sorted(record["name"] for record in there)
@@ -218,19 +220,21 @@ def _declared(schema: GraphSchema) -> dict[str, str]:
 
 def _check_other_projects(transaction: neo4j.ManagedTransaction, label: str, names: set[str]) -> None:
     """Of two prefixes, one may begin with the other, and then a name of both be the same."""
-    for record in list(
-        transaction.run("CALL db.labels() YIELD label WHERE label ENDS WITH $note RETURN label", note=_NOTE)
-    ):
-        other = record["label"]
-        if other == label:
-            continue
-        same = names & {key.partition(".")[0] for key in _noted(transaction, other) or ()}
+    for other, noted in _other_notes(transaction, label):
+        same = names & {key.partition(".")[0] for key in noted}
         if same:
             raise StoreConflict(
                 f"{', '.join(sorted(same))}: another project in this database has these names, with the prefix "
                 f"{other.removesuffix(_NOTE)!r}",
                 hint="Choose a store.label_prefix that does not begin as that one does.",
             )
+
+
+def _other_notes(transaction: neo4j.ManagedTransaction, label: str) -> list[tuple[str, dict[str, str]]]:
+    """The labels of the notes of other projects in this database, each with what it declares."""
+    found = transaction.run("CALL db.labels() YIELD label WHERE label ENDS WITH $note RETURN label", note=_NOTE)
+    others = [record["label"] for record in found if record["label"] != label]
+    return [(other, _noted(transaction, other) or {}) for other in others]
 
 
 def _check_foreign(transaction: neo4j.ManagedTransaction, schema: GraphSchema, known: dict[str, str]) -> None:

@@ -10,6 +10,8 @@ Running = neo4j.Transaction | neo4j.ManagedTransaction
 
 ROWS_AT_ONCE = 20_000
 """Rows one statement writes or reads."""
+FEW = 500
+"""Nodes that are looked up, however few there are: asking how many there are takes as long."""
 
 
 def type_of(declared: NodeType, name: str) -> PropertyType:

@@ -14,9 +14,10 @@ from graph_store.errors import InputError
 from graph_store.neighbours import Found, heaviest_first
 from graph_store.neo4j import columns as columnar
 from graph_store.neo4j import published
-from graph_store.neo4j.bulk import Writer, write_edges
+from graph_store.neo4j.bulk import Begun, Writer, write_edges
 from graph_store.neo4j.driver import Neo4jConnection, NothingToWrite, plain_value
 from graph_store.neo4j.numbers import ABSENT, Int64s
+from graph_store.neo4j.others import Others
 from graph_store.neo4j.scans import Edges, nodes, nodes_there
 from graph_store.neo4j.schema import (
     ROLE_LABELS,
@@ -24,8 +25,6 @@ from graph_store.neo4j.schema import (
     labels,
     lock_writers,
     note_written,
-    writes,
-    written_since,
 )
 from graph_store.neo4j.statements import counted, type_of
 from graph_store.published import Published, PublishedRows, Publishing, WrittenBack
@@ -50,6 +49,7 @@ class Neo4jStore:
         self._schema = schema
         self._connection = connection
         self._prefix = connection.label_prefix
+        self._others = Others(connection, self._prefix)
 
     @classmethod
     def open(cls, schema: GraphSchema, settings: StoreSettings, *, read_only: bool) -> Neo4jStore:
@@ -88,18 +88,20 @@ class Neo4jStore:
         new = f"CREATE (n{labels(self._schema, node_type, self._prefix)} {{{whole}}})"
         assignments = ", ".join(f"n.`{name}` = {values[name]}" for name in properties)
         changed = f"MATCH (n:`{node_type}` {{id: {values['id']}}}) SET {assignments}"
+        begun = Begun()
 
         def work(transaction: neo4j.ManagedTransaction) -> Written:
             lock_writers(transaction, self._prefix)
             diff = difference(rows, nodes_there(transaction, declared, rows.column("id"), properties), ["id"])
             written = Written(created=diff.new.num_rows, changed=diff.changed.num_rows, unchanged=diff.unchanged)
-            if not (written.created or written.changed):
+            if not (written.created or written.changed or begun.first):
                 raise NothingToWrite(written)
-            writer = Writer(self._connection, transaction, written)
+            writer = Writer(self._connection, transaction, written, begun)
             writer.run(new, diff.new)
             writer.run(changed, diff.changed)
-            note_written(transaction, self._prefix, logged(node_type, "upsert", diff.new, diff.changed))
-            return written
+            entries = begun.entries(node_type, logged(node_type, "upsert", diff.new, diff.changed))
+            note_written(transaction, self._prefix, entries)
+            return begun.whole(written)
 
         return self._connection.write(work)
 
@@ -115,6 +117,7 @@ class Neo4jStore:
         rows = edge_rows(relation, edges)
         keys = relation.key_columns
         properties = [name for name in rows.column_names if name not in ("source", "target")]
+        begun = Begun()
 
         def work(transaction: neo4j.ManagedTransaction) -> Written:
             lock_writers(transaction, self._prefix)
@@ -129,13 +132,13 @@ class Neo4jStore:
                 unchanged=diff.unchanged,
                 deleted=gone.num_rows,
             )
-            if not (written.created or written.changed or written.deleted):
+            if not (written.created or written.changed or written.deleted or begun.first):
                 raise NothingToWrite(written)
-            write_edges(Writer(self._connection, transaction, written), stored, relation, diff, gone)
+            write_edges(Writer(self._connection, transaction, written, begun), stored, relation, diff, gone)
             what = relation.triple.key
             entries = logged(what, "delete", gone) + logged(what, "upsert", diff.new, diff.changed)
-            note_written(transaction, self._prefix, entries)
-            return written
+            note_written(transaction, self._prefix, begun.entries(what, entries))
+            return begun.whole(written)
 
         return self._connection.write(work)
 
@@ -143,17 +146,18 @@ class Neo4jStore:
         """Delete nodes with their edges; see ``GraphStore``."""
         declared = self._schema.node_type(node_type)
         rows = node_rows(declared, pa.table({"id": pa.array(list(ids), pa.string())}))
+        begun = Begun()
 
         def work(transaction: neo4j.ManagedTransaction) -> Written:
             lock_writers(transaction, self._prefix)
             there = present_in(nodes_there(transaction, declared, rows.column("id"), []), rows, ["id"])
-            if not there.num_rows:
+            if not (there.num_rows or begun.first):
                 raise NothingToWrite(Written())
             written = Written(deleted=there.num_rows)
             delete = f"MATCH (n:`{node_type}` {{id: $c0[i]}}) DETACH DELETE n"
-            Writer(self._connection, transaction, written).run(delete, there)
-            note_written(transaction, self._prefix, logged(node_type, "delete", there))
-            return written
+            Writer(self._connection, transaction, written, begun).run(delete, there)
+            note_written(transaction, self._prefix, begun.entries(node_type, logged(node_type, "delete", there)))
+            return begun.whole(written)
 
         return self._connection.write(work)
 
@@ -162,6 +166,7 @@ class Neo4jStore:
         relation = self._schema.relation(triple)
         keys = relation.key_columns
         rows = edge_rows(relation, edges.select([name for name in edges.column_names if name in keys]))
+        begun = Begun()
 
         def work(transaction: neo4j.ManagedTransaction) -> Written:
             lock_writers(transaction, self._prefix)
@@ -169,13 +174,13 @@ class Neo4jStore:
             sources = np.unique(stored.sources.of(rows.column("source")))
             read = pa.Table.from_batches(stored.read(sources[sources != ABSENT]), stored.schema)
             there = present_in(read, rows, keys)
-            if not there.num_rows:
+            if not (there.num_rows or begun.first):
                 raise NothingToWrite(Written())
             written = Written(deleted=there.num_rows)
             nothing = Difference(new=rows.slice(0, 0), changed=rows.slice(0, 0), unchanged=0)
-            write_edges(Writer(self._connection, transaction, written), stored, relation, nothing, there)
-            note_written(transaction, self._prefix, logged(triple.key, "delete", there))
-            return written
+            write_edges(Writer(self._connection, transaction, written, begun), stored, relation, nothing, there)
+            note_written(transaction, self._prefix, begun.entries(triple.key, logged(triple.key, "delete", there)))
+            return begun.whole(written)
 
         return self._connection.write(work)
 
@@ -305,11 +310,11 @@ class Neo4jStore:
 
     def log_position(self) -> str:
         """The number of writes; see ``GraphStore``."""
-        return str(self._connection.read(lambda transaction: writes(transaction, self._prefix)))
+        return self._others.position()
 
     def written_since(self, position: str) -> WrittenSince | None:
         """What the log on the node of the schema tells; see ``GraphStore``."""
-        return self._connection.read(lambda transaction: written_since(transaction, self._prefix, int(position)))
+        return self._others.written_since(position)
 
     # ------------------------------------------------------------------- values
 

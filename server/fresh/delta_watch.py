@@ -54,7 +54,7 @@ class DeltaWatch:
     async def run(self) -> None:
         """Until cancelled; what goes wrong is told in the log, and tried again."""
         while True:
-            started = time.monotonic()
+            started, worked = time.monotonic(), time.process_time()
             try:
                 made = await self.look()
             except Exception as error:
@@ -62,7 +62,9 @@ class DeltaWatch:
                 log.event(logging.ERROR, "delta cannot be taken up", trace=True, error=str(error))
                 await asyncio.sleep(_AFTER_FAILURE_S)
                 continue
-            await asyncio.sleep(max(_POLL_S, _SHARE * (time.monotonic() - started) if made else 0.0))
+            # Where others have the processors, what it took of them counts, and not how long it was waited for.
+            took = min(time.monotonic() - started, time.process_time() - worked)
+            await asyncio.sleep(max(_POLL_S, _SHARE * took if made else 0.0))
 
     async def look(self) -> bool:
         """Read on, and where there is something new have it answered with; whether there was."""

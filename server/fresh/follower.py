@@ -37,6 +37,8 @@ _LINE_S = 0.05
 _WAITED_S = 2.0
 """What a look waits for a comparison."""
 _LONGEST_REST_S = 60.0
+_REST = 2.0
+"""Seconds of rest for each second of processor that a look took: writers and workers need it as well."""
 _MOST_NOTED = 500_000
 """Rows that are remembered from the log for the next comparison; more are found by it again."""
 _FOLDED_FROM, _FOLDED_AT = 64 << 20, 3
@@ -110,8 +112,10 @@ class Follower:
                 *lines, received = (received + part).split(b"\n")
                 for line in lines:
                     self._turn_to(json.loads(line)["version"])
+            started = time.process_time()
             self._try_to_look()
-            wait = self._order.every_s
+            # A look costs much the same however much has changed: one that is late has more to read, and catches up.
+            wait = max(self._order.every_s, _REST * (time.process_time() - started))
 
     def _turn_to(self, version: str | None) -> None:
         if version != self._version:
@@ -189,7 +193,8 @@ class Follower:
             self._noted = Noted()
         self._write(store, nodes, pairs, None if told.complete else self._noted)
         self._position = told.watermark
-        self._due |= not whole or (not told.complete and (self._doubtful or not told.changes))
+        self._due |= not whole or told.others
+        self._due |= not told.complete and (self._doubtful or not told.changes)
         self._doubtful = not told.complete and not self._due
 
     def _compare(self, store: GraphStore, watermark: Watermark) -> None:

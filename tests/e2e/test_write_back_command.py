@@ -71,6 +71,9 @@ def test_a_declared_name_is_refused(folder: Path) -> None:
 
 def test_who_is_forgotten_is_counted_in_no_reason(folder: Path) -> None:
     before, whose = _written(folder, "s1"), _users(folder)
+    told = kithkin("forget", "ann", "--dry-run", "--json", folder=folder).json
+    assert {"where": "store", "what": f"what was written back of {before[0][3]} made anew", "left": False} in told
+    assert _written(folder, "s1") == before
     told = kithkin("forget", "ann", "--json", folder=folder).json
     assert any("written back" in each["what"] for each in told)
     after = _written(folder, "s1")

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import resource
 import signal
+import string
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -21,17 +23,18 @@ from typer.testing import CliRunner
 
 from cli.main import app
 from graph_store.embedded.store import EmbeddedStore
-from graph_store.schema import Triple
+from graph_store.schema import GraphSchema, Triple
 from graph_store.settings import StoreSettings
 from graph_store.store import GraphStore
 from tests.conftest import Neo4jServer
 from tests.inspected import write_inspected
-from tests.random_graph import HAS_TAG, LIKED, NEAR, SAW, SCHEMA, random_graph
+from tests.random_graph import HAS_TAG, LIKED, NEAR, SAW, SCHEMA, TableStore, random_graph
 from training.errors import SnapshotError
 from training.export import Snapshot, export_snapshot, exporter
 from training.export.workspace import Workspace
 
 ROOT = Path(__file__).parents[2]
+ALPHABET = string.ascii_letters + string.digits
 MEMORY_MIB = 0.05  # sorted runs for every relation
 ALL = ["Film", "User", "Tag", *(triple.key for triple in (LIKED, NEAR, HAS_TAG, SAW))]
 
@@ -184,6 +187,36 @@ def test_a_full_disk_is_told_and_finished_tables_stay(
     assert scanned == ALL[read:]  # at the second limit a relation was read, and its runs are whole
     assert content_hash == whole[0].content_hash
     assert checksums(tmp_path / content_hash) == checksums(whole[0].folder)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_an_array_that_finds_no_room_is_told_too(tmp_path: Path, reverse: bool) -> None:
+    # Ids of two letters: where the rows of a relation begin takes more than the nodes do. What numpy.save says of a
+    # full disk is how many numbers it wrote, and not why.
+    ids = [first + second for first in ALPHABET for second in ALPHABET]
+    few, many = pa.table({"id": ["x"]}), pa.table({"id": ids})
+    own = Triple("Item", "HAS", "Part")
+    schema = GraphSchema.model_validate(
+        {
+            "node_types": [{"name": "Item", "role": "entity"}, {"name": "Part", "role": "concept"}],
+            "relations": [{"triple": list(own), "role": "semantic"}],
+        }
+    )
+    edges = pa.table({"source": pa.array([], pa.string()), "target": pa.array([], pa.string())})
+    store = TableStore({"Item": few if reverse else many, "Part": many if reverse else few}, {own: edges})
+    whole = export_snapshot(store, schema, tmp_path / "whole")
+    sizes = {path.name: path.stat().st_size for path in whole.folder.rglob("*.*")}
+    array = f"{own.key}{'__rev' if reverse else ''}.indptr.npy"
+    limit = max(size for name, size in sizes.items() if name != array)
+    assert sizes[array] > limit
+    most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, most[1]))
+    try:
+        with pytest.raises(SnapshotError, match="the disk is full, or a limit of this user's files is reached"):
+            export_snapshot(store, schema, tmp_path / "full")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, most)
+    assert list((tmp_path / "full").iterdir()) == []
 
 
 def test_without_a_name_nothing_is_left_of_a_full_disk(tmp_path: Path) -> None:

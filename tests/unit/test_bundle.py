@@ -161,11 +161,12 @@ def test_prune_keeps_the_active_one_and_clears_what_crashed_writers_left(store: 
     store.activate(versions[0])
     dead = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
     (store.root / f".unfinished-{versions[3]}-{dead.stdout.strip()}").mkdir()
-    ours = store.root / layout.unfinished_name(versions[3])
-    ours.mkdir()
-    store.prune(keep=2)
-    assert store.versions() == (versions[0], versions[2], versions[3])
-    assert [path.name for path in store.root.glob(".*")] == [ours.name]
+    (store.root / layout.unfinished_name(versions[3])).mkdir()  # of a run before that had our number
+    (store.root / f".ACTIVE.{dead.stdout.strip()}").write_text(versions[3])
+    with store.writer("toy") as ours:
+        store.prune(keep=2)
+        assert store.versions() == (versions[0], versions[2], versions[3])
+        assert list(store.root.glob(".*")) == [ours.folder]
 
 
 def test_a_pruned_bundle_that_is_open_still_answers(store: BundleStore) -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from cli.steps import Pipeline, StepLog
+from cli.step_log import StepLog
+from cli.steps import Pipeline
 from graph_store.errors import ConfigError, StoreLocked, TooManyRejects
 from graph_store.progress import NoProgress
 from graph_store.project import load_project

@@ -7,6 +7,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from model_store.durable import naming
 from training.evaluation.report import OURS, EvaluationReport, Group, Protocol, Table
 from training.run_log import read_lines
 
@@ -60,8 +61,9 @@ def write_html(
     text = render_html(report, title=title, facts=facts or {}, log=lines, tables=tables)
     file.parent.mkdir(parents=True, exist_ok=True)
     unfinished = file.with_name(f"{file.name}.part")
-    unfinished.write_text(text, encoding="utf-8")
-    unfinished.replace(file)
+    with naming(file):
+        unfinished.write_text(text, encoding="utf-8")
+        unfinished.replace(file)
 
 
 def render_html(

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from model_store.durable import replace_text
+from model_store.durable import naming, replace_text, reserve
 
 Floats = NDArray[np.float32]
 
@@ -110,5 +110,9 @@ def _done(record: Path, start: Mapping[str, object]) -> int:
 
 def _opened(path: Path, shape: tuple[int, int], *, anew: bool) -> np.memmap[tuple[int, int], np.dtype[np.float32]]:
     if anew:
-        return np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
+        header = {"descr": np.lib.format.dtype_to_descr(np.dtype(np.float32)), "fortran_order": False, "shape": shape}
+        with naming(path), path.open("wb") as file:
+            np.lib.format.write_array_header_1_0(file, header)
+            file.flush()
+            reserve(file.fileno(), file.tell() + 4 * shape[0] * shape[1])
     return np.lib.format.open_memmap(path, mode="r+")

@@ -16,6 +16,7 @@ from graph_store.project import Project
 from graph_store.schema import Triple
 from model_store.beam_search import BeamFound, SearchSettings, beam_search
 from model_store.csr import EdgeType
+from model_store.durable import save_array
 from model_store.neighbour_graph import NeighbourGraph
 from model_store.neural_files import ENTITIES, GRAPH, SCORER, describe_inputs
 from model_store.onnx_scorer import OnnxScorer
@@ -68,7 +69,7 @@ def write_neural(
     scorer = OnnxScorer(own or folder / SCORER, entities.shape[1])
     target = writer.neural_folder
     shutil.copyfile(own or folder / SCORER, target / SCORER)
-    np.save(target / ENTITIES, entities, allow_pickle=False)
+    save_array(target / ENTITIES, entities)
     graph = NeighbourGraph.load(folder / GRAPH)
     graph.save(target / GRAPH)
     limit = int(report["settings"]["events"])
