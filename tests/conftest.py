@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -17,6 +18,11 @@ class Neo4jServer:
     uri: str
     user: str
     password: str
+
+
+def pytest_sessionstart() -> None:
+    """A run that is ended (by ``timeout``, say) stops as one by Ctrl-C does: a Neo4j would outlive it."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
