@@ -83,7 +83,7 @@ class Pipeline:
             yield
         except OSError as error:
             # Of what says its own words for it (the store, an export, a bundle) none comes here.
-            if error.errno not in UNWRITABLE:
+            if error.errno not in UNWRITABLE or error.filename is None:
                 raise
             raise DiskFull(error, self.project.work, stays="what was finished stays, and the rest is made") from error
         finally:
@@ -188,9 +188,12 @@ class Pipeline:
             return _result("publish", started, known, skipped=True)
         outcome = None if self.force else self.log.outcome(_PUBLISHING, inputs)
         if outcome is not None and outcome["version"] in bundles.versions():
-            # A process ended between writing it and noting so: it is whole, and written once.
+            # A process ended between writing it and noting so: it is whole, and written once. Where it has served
+            # already another one is somebody's choice.
             evaluation = EvaluationReport.from_json(outcome["evaluation"])
-            self._take_up(outcome["version"], trained["content_hash"], evaluation, self.checkpoints)
+            version = outcome["version"]
+            served = bundles.was_active(version)
+            self._take_up(version, trained["content_hash"], evaluation, self.checkpoints, activate=not served)
         else:
             outcome = self._publish(inputs, trained)
         self.log.record("publish", inputs, outcome, instead_of=_PUBLISHING)
@@ -237,14 +240,17 @@ class Pipeline:
         self._take_up(published, snapshot.content_hash, evaluation, folder)
         return published
 
-    def _take_up(self, version: str, content_hash: str, evaluation: EvaluationReport, folder: Path) -> None:
-        """Make a bundle that is there the active one."""
+    def _take_up(
+        self, version: str, content_hash: str, evaluation: EvaluationReport, folder: Path, *, activate: bool = True
+    ) -> None:
+        """Make a bundle that is there the active one, and leave the report in ``folder``."""
         from model_store.bundle_store import BundleStore
         from training.evaluation.html_report import write_html
         from training.run_log import LOG
 
         bundles = BundleStore(self.models)
-        bundles.activate(version)
+        if activate:
+            bundles.activate(version)
         bundles.prune(self.project.settings.publish.keep)
         write_html(
             evaluation,

@@ -114,8 +114,16 @@ def _tuples(table: pa.Table, names: Sequence[str]) -> list[tuple[Any, ...]]:
         told = column.to_pylist()
         if pa.types.is_floating(column.type):
             told = ["nan" if value != value else value for value in told]
+        elif _is_list(column.type) and pa.types.is_floating(column.type.value_type):
+            told = [
+                each if each is None else tuple("nan" if value != value else value for value in each) for each in told
+            ]
         columns.append(told)
     return list(zip(*columns, strict=True))
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
 
 
 def _is_in(rows: pa.Table, others: pa.Table, keys: Sequence[str]) -> pa.Array:

@@ -36,9 +36,12 @@ class BundleStore:
         What a killed writer left is removed first: it may be what fills the disk.
         """
         self.root.mkdir(parents=True, exist_ok=True)
-        _remove_all(self._left())
-        versions = self.versions()
-        return BundleWriter(self.root, project, newest=versions[-1] if versions else None)
+        # Between its folder's making and its holding it, another writer would be taken for a killed one.
+        with alone(self.root):
+            left, versions = self._left(), self.versions()
+            writer = BundleWriter(self.root, project, newest=versions[-1] if versions else None)
+        _remove_all(left)
+        return writer
 
     def versions(self) -> tuple[str, ...]:
         """Versions there are, oldest first (whole or damaged: ``open`` tells)."""
@@ -132,7 +135,7 @@ class BundleStore:
     def _put_aside(self, folder: Path) -> Path | None:
         """Rename a bundle so that it is none any more; None where somebody holds it."""
         with unheld(folder) as free:
-            return folder.rename(self.root / f"{_REMOVED}{folder.name}") if free else None
+            return None if free is False else folder.rename(self.root / f"{_REMOVED}{folder.name}")
 
     def _move(self, how: str, version: str) -> None:
         self._folder(version)
@@ -163,14 +166,21 @@ class BundleStore:
         stack, active = self._recorded(), self.active()
         return stack if active is None or stack[-1:] == [active] else [*stack, active]
 
-    def _recorded(self) -> list[str]:
+    def was_active(self, version: str) -> bool:
+        """Whether the history names a bundle as one that was made the active one."""
+        return any(named == version for _, named in self._history())
+
+    def _history(self) -> list[tuple[str, str]]:
         try:
             lines = (self.root / layout.HISTORY).read_text(encoding="utf-8", errors="replace").splitlines()
         except FileNotFoundError:
             return []
+        told = ([*line.split(), "", ""] for line in lines)
+        return [(how, version) for how, version, *_ in told]
+
+    def _recorded(self) -> list[str]:
         stack: list[str] = []
-        for line in lines:
-            how, version = [*line.split(), "", ""][:2]
+        for how, version in self._history():
             # A line that a crash cut short is none.
             if not layout.is_version(version):
                 continue
@@ -209,9 +219,9 @@ def _is_left(path: Path) -> bool:
         return beside is not None and not _alive(int(beside.group(1)))
     try:
         with unheld(path) as free:
-            # Who writes holds it; on a disk without locks the process tells. In a container every run may have the
-            # same number, so that this process would take what another left for its own.
-            return free and (owner == os.getpid() or not _alive(owner))
+            # Who writes holds it. In a container every run may have the same number: with this process's own another
+            # left it, unless there are no locks to tell that by.
+            return free is not False and (not _alive(owner) or (free is True and owner == os.getpid()))
     except FileNotFoundError:
         return False
 

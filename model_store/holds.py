@@ -53,8 +53,8 @@ class Hold:
 
 
 @contextmanager
-def unheld(folder: Path) -> Iterator[bool]:
-    """Whether nobody holds the bundle; while the block lasts nobody can."""
+def unheld(folder: Path) -> Iterator[bool | None]:
+    """Whether nobody holds the bundle; while the block lasts nobody can. None: the disk knows no locks."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         yield _lock(descriptor, wait=False)
@@ -73,16 +73,21 @@ def alone(root: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _lock(descriptor: int, *, shared: bool = False, wait: bool = True) -> bool:
-    """Lock an open folder until it is closed; False where others have it and ``wait`` is off."""
-    if sys.platform != "win32":
-        try:
-            fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            return False
-        except OSError as error:
-            if error.errno not in _NO_LOCKS:
-                raise
+def _lock(descriptor: int, *, shared: bool = False, wait: bool = True) -> bool | None:
+    """Lock an open folder until it is closed.
+
+    False where others have it and ``wait`` is off, None where the disk knows no locks.
+    """
+    if sys.platform == "win32":
+        return None
+    try:
+        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+        return None
     return True
 
 

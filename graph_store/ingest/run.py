@@ -184,6 +184,12 @@ def _read(
         rejects.check(sources, project.settings.ingest)
     except TooManyRejects as error:
         failed = error
+    empty = [str(raw.file) for staged in sources if not staged.rows for raw in staged.files]
+    if replace and empty and failed is None:
+        failed = InputError(
+            f"there are no rows in {' and '.join(empty)}, and all that such files brought before would be deleted",
+            hint="Put the rows back, take the source out of kithkin.toml, or ingest without --replace.",
+        )
     bad = sum(rejects.counts.values())
     if replace and bad and failed is None:
         failed = InputError(

@@ -74,10 +74,13 @@ class Acceptors:
                 continue
             if self._guard.full:
                 self._keep(self._refuse(call, method, loop))
+                # A stream counts against its connection's until nobody holds the call: not until the next one comes.
+                del call
                 continue
             self._guard.come()
             answered = cygrpc._handle_rpc(method, resolver, (), call, loop, False)
             self._keep(cygrpc._schedule_rpc_coro(answered, call, loop, method))
+            del answered, call
 
     async def _refuse(self, call: Any, method: str, loop: asyncio.AbstractEventLoop) -> None:
         code, text, trailers = self._guard.refused(method, cygrpc._ServicerContext(call, None, None, loop))

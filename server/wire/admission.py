@@ -38,7 +38,7 @@ _LATEST, _BEYOND = 0.1, 4.0
 """Weight of a call's time in the mean of its method; times that mean, what it counts at most: one that was held up by
 others' work on the processor, or was the first to touch something, says little of the next."""
 _COMING_S = 0.05
-"""Within which, or twice as long, a call enters that was handed over: its message comes with its head."""
+"""Within which, or twice as long, a call is read that was handed over: its message comes with its head."""
 _BUSY = 0.25
 """Share of its time for which a busy server worked; gRPC takes more of it than cheap calls do."""
 _REFUSING_S = 6e-5
@@ -89,7 +89,7 @@ class Admission:
         self._turned, self._worked = 0.0, 0.0
         """When this turn began, and the seconds that calls have worked in it (together, if at once)."""
         self._coming, self._came_before, self._looked = 0, 0, 0.0
-        """Calls handed over of late that have not entered yet, those of the window before, and when this one began."""
+        """Calls handed over and not read yet: of this window, of the one before, and when this one began."""
         self._working, self._busy = 0.0, False
         """Work in this window in seconds, and whether there was much in the last."""
         self._told = -_TOLD_EVERY_S
@@ -107,7 +107,7 @@ class Admission:
         return self.in_work + coming >= self.most
 
     def come(self) -> None:
-        """A call was handed over by gRPC's core while this was not full; it enters when its message has been read.
+        """A call was handed over by gRPC's core while this was not full; it is ``read`` when its message is there.
 
         A flood must be seen before it works: all that is handed over would begin in turn, and the rest wait unseen. It
         is one where the server is busy; else it is the callers who are slow, and who opens calls and sends nothing
@@ -115,9 +115,16 @@ class Admission:
         """
         self._coming += 1
 
+    def read(self) -> None:
+        """The message of a call that came has been read; what its caller may do is not looked at yet."""
+        if self._came_before:
+            self._came_before -= 1
+        elif self._coming:
+            self._coming -= 1
+
     def refusal(self) -> Overloaded:
         """What a call is told that comes while this is full; counts it as refused."""
-        return self._overloaded(f"the server has {self.most} calls in work or waiting, as many as it may")
+        return self._overloaded(f"the server has as many calls as it may ({self.most})")
 
     async def enter(self, method: str = "", left: float = math.inf) -> Entered:
         """Let a call of a method in, and wait for its turn; returns what ``leave`` must be given.
@@ -128,10 +135,6 @@ class Admission:
         known = self._methods.get(method)
         if known is None:
             known = self._methods[method] = Method()
-        if self._came_before:
-            self._came_before -= 1
-        elif self._coming:
-            self._coming -= 1
         call = Entered(known)
         # Long calls let the others pass, turn by turn.
         ahead = self._expected[False] + (self._expected[True] if call.long else 0.0)

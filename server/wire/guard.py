@@ -154,6 +154,9 @@ class Guard(grpc.GenericRpcHandler):  # type: ignore[type-arg]
             request_id, authorization = self._head(context)
             context.set_trailing_metadata(((REQUEST_ID, request_id),))
             entered: Entered | None = None
+            if admission is not None:
+                # Before its key is looked at: who has none must hold no place.
+                admission.read()
             try:
                 self._admit(authorization, role)
                 if admission is not None:

@@ -184,6 +184,14 @@ def test_bad_rows_delete_nothing(folder: Path, capsys: pytest.CaptureFixture[str
         assert check(project_of(folder), store).failure is None
 
 
+def test_a_file_without_rows_deletes_nothing(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = stored(folder)
+    (folder / "films.csv").write_text("id,title,year,genres\n")
+    run(folder, "ingest", "--replace", code=4)
+    assert "there are no rows in" in " ".join(capsys.readouterr().err.split())
+    assert stored(folder) == before
+
+
 @pytest.mark.parametrize(("place", "time"), [("delete_edges", 1), ("delete_edges", 3), ("delete_nodes", 1)])
 def test_killed_in_the_middle_the_same_command_ends_it(
     folder: Path, tmp_path: Path, store_name: str, place: str, time: int

@@ -256,6 +256,16 @@ def test_killed_anywhere_the_bundle_before_is_whole_and_the_next_publishing_comp
     check_published_once(folder, first, undisturbed)
 
 
+def test_what_served_already_and_was_rolled_back_is_not_made_active_again(worker: Worker, folder: Path) -> None:
+    (first,) = bundles(folder).versions()
+    assert worker.run(folder, kill_at=["rename steps.tmp", 2]).code == -signal.SIGKILL
+    bundles(folder).roll_back()
+    assert bundles(folder).active() == first
+    ended = worker.run(folder)
+    assert ended.code == 0, ended.said
+    assert bundles(folder).active() == first, "it is somebody's choice"
+
+
 def test_killed_again_and_again_nothing_piles_up(worker: Worker, folder: Path, undisturbed: dict[str, str]) -> None:
     (first,) = bundles(folder).versions()
     for place in ("open features.json", "open manifest.json", "open ACTIVE"):

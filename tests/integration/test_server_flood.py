@@ -133,3 +133,21 @@ async def test_where_grpc_cannot_they_are_taken_one_by_one(
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
         get = channel.unary_unary(GET)
         assert all(await asyncio.gather(*(get(ONE, timeout=20) for _ in range(LIMIT))))
+
+
+async def test_what_is_refused_keeps_nothing_of_its_connection(application: Application) -> None:
+    """A connection may have twice as many streams as calls: those refused must not count until others come."""
+    port = await application.start("127.0.0.1", 0)
+    application.admission.in_work = LIMIT
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=[("grpc.enable_retries", 0)]) as channel:
+        get = channel.unary_unary(GET)
+        for _ in range(10):
+            ended = await asyncio.gather(*(get(ONE, timeout=60) for _ in range(LIMIT)), return_exceptions=True)
+            assert {each.code() for each in ended if isinstance(each, grpc.aio.AioRpcError)} == {
+                grpc.StatusCode.RESOURCE_EXHAUSTED
+            }
+            assert len(ended) == LIMIT
+        application.admission.in_work = 0
+        assert await get(ONE, timeout=20)
+        health = channel.unary_unary("/grpc.health.v1.Health/Check")
+        assert await health(b"", timeout=20)

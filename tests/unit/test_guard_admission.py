@@ -27,7 +27,7 @@ async def test_a_call_beyond_the_limit_is_refused_at_once_and_others_are_let_in_
     admission = Admission(2)
     entered = await admission.enter()
     await admission.enter()
-    with pytest.raises(Overloaded, match="2 calls in work or waiting"):
+    with pytest.raises(Overloaded, match=r"as many calls as it may \(2\)"):
         await admission.enter()
     assert (admission.in_work, admission.refused) == (2, 1)
     admission.leave(entered)
@@ -51,6 +51,7 @@ async def flood(calls: int, limit: int, seconds: float, *, together: int = 32) -
         # The message follows its head a few turns later.
         for _ in range(5):
             await asyncio.sleep(0)
+        admission.read()
         try:
             entered = await admission.enter("A")
         except Overloaded:
@@ -81,11 +82,12 @@ async def test_those_beyond_the_limit_are_told_before_the_others_are_answered(se
     assert order.count("worked") == 600 - order.count("refused") >= 20
 
 
-async def test_what_is_handed_over_to_a_busy_server_counts_until_it_enters_or_for_a_moment() -> None:
+async def test_what_is_handed_over_to_a_busy_server_counts_until_it_is_read_or_for_a_moment() -> None:
     clock = Clock()
     admission = Admission(3, clock=clock)
 
     async def work(seconds: float) -> None:
+        admission.read()
         entered = await admission.enter()
         clock.now += seconds
         admission.leave(entered)
@@ -100,7 +102,7 @@ async def test_what_is_handed_over_to_a_busy_server_counts_until_it_enters_or_fo
     for _ in range(3):
         assert not admission.full
         admission.come()
-    assert admission.full, "before one of them has entered"
+    assert admission.full, "before one of them has been read"
     await work(0.04)
     assert not admission.full
     admission.come()

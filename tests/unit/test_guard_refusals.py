@@ -52,7 +52,7 @@ def guarded(admission: Admission, method: Any, keys: Keys | None = None) -> Guar
     [
         ({}, grpc.StatusCode.UNAUTHENTICATED, "no API key"),
         ({"authorization": "Bearer wrong"}, grpc.StatusCode.UNAUTHENTICATED, "not known"),
-        ({"authorization": "Bearer right"}, grpc.StatusCode.RESOURCE_EXHAUSTED, "calls in work"),
+        ({"authorization": "Bearer right"}, grpc.StatusCode.RESOURCE_EXHAUSTED, "as many calls as it may"),
     ],
 )
 async def test_strangers_hear_nothing_of_the_load(sent: dict[str, str], code: grpc.StatusCode, said: str) -> None:
@@ -67,6 +67,25 @@ async def test_strangers_hear_nothing_of_the_load(sent: dict[str, str], code: gr
     assert said in text
     assert status_pb2.Status.FromString(dict(trailers)["grpc-status-details-bin"]).message == text
     assert admission.refused == (code is grpc.StatusCode.RESOURCE_EXHAUSTED)
+
+
+async def test_strangers_hold_no_place() -> None:
+    async def method(request: bytes, context: Any) -> bytes:
+        return request
+
+    admission = Admission(3)
+    guard = guarded(admission, method, Keys(None, f"read somebody {hashlib.sha256(b'right').hexdigest()}"))
+    handler: Any = guard.methods(SERVICE)["GetEntity"]
+    assert not guard.full
+    admission._busy = True
+    for _ in range(10):
+        assert not guard.full
+        guard.come()
+        stranger = Context()
+        stranger.sent.set()
+        with pytest.raises(grpc.aio.AbortError):
+            await handler.unary_unary(b"", stranger)
+        assert stranger.code is grpc.StatusCode.UNAUTHENTICATED
 
 
 async def test_an_error_that_is_not_read_holds_no_place() -> None:
