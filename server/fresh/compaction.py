@@ -33,7 +33,7 @@ from server.index.vector_index import VectorIndex, Vectors, unit_rows
 from server.model.served_model import ServedModel
 
 _MOST, _SHARE, _FEWEST = 10_000, 0.05, 500
-_NICE = 10
+_NICE = 19
 _VECTORS = "vectors.npy"
 
 
@@ -130,7 +130,9 @@ def main() -> int:
     threading.Thread(target=_end_with_worker, args=(folder,), daemon=True).start()
     os.nice(_NICE)
     vectors = np.load(folder / _VECTORS)
-    ScannIndex.build(vectors, ScannParameters(**told["parameters"]), spherical=told["spherical"]).save(folder)
+    parameters = ScannParameters(**told["parameters"])
+    # One thread: the other processors are for those who answer calls.
+    ScannIndex.build(vectors, parameters, spherical=told["spherical"], threads=1).save(folder)
     return 0
 
 

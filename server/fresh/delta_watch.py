@@ -25,7 +25,7 @@ _AFTER_FAILURE_S = 5.0
 _AFTER_FAILED_COMPACTION_S = 60.0
 _SHARE = 1.5
 """After a model was made, it rests this many times as long: many changes take two fifths of a processor at most."""
-_COMPACTION_SHARE = 3.0
+_COMPACTION_SHARE = 9.0
 """The same after an index was built."""
 
 

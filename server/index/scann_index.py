@@ -71,8 +71,11 @@ class ScannIndex:
         )
 
     @classmethod
-    def build(cls, vectors: Vectors, parameters: ScannParameters, *, spherical: bool) -> ScannIndex:
-        """Build over ``vectors [nodes, dimension]``; ``spherical``: the vectors have length 1."""
+    def build(cls, vectors: Vectors, parameters: ScannParameters, *, spherical: bool, threads: int = 0) -> ScannIndex:
+        """Build over ``vectors [nodes, dimension]``; ``spherical``: the vectors have length 1.
+
+        ``threads``: to build with, 0 for one a processor.
+        """
         known = known_rows(vectors)
         # ScaNN copies what it is given; rows of zeros would only crowd a partition.
         data = np.ascontiguousarray(vectors if known is None else vectors[known], dtype=np.float32)
@@ -88,6 +91,7 @@ class ScannIndex:
                     spherical=spherical,
                 )
                 .score_ah(2, anisotropic_quantization_threshold=0.2)
+                .set_n_training_threads(threads)
                 .build()
             )
         return cls(searcher, vectors, parameters)
