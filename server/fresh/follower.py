@@ -39,6 +39,8 @@ _WAITED_S = 2.0
 _LONGEST_REST_S = 60.0
 _REST = 2.0
 """Seconds of rest for each second of processor that a look took: writers and workers need it as well."""
+_LONGEST_REST_AFTER_LOOK_S = 2.0
+"""The first look, which compares all, takes seconds: they are no reason to be late with the next."""
 _MOST_NOTED = 500_000
 """Rows that are remembered from the log for the next comparison; more are found by it again."""
 _FOLDED_FROM, _FOLDED_AT = 64 << 20, 3
@@ -115,7 +117,8 @@ class Follower:
             started = time.process_time()
             self._try_to_look()
             # A look costs much the same however much has changed: one that is late has more to read, and catches up.
-            wait = max(self._order.every_s, _REST * (time.process_time() - started))
+            rest = min(_REST * (time.process_time() - started), _LONGEST_REST_AFTER_LOOK_S)
+            wait = max(self._order.every_s, rest)
 
     def _turn_to(self, version: str | None) -> None:
         if version != self._version:
