@@ -39,7 +39,7 @@ _LATEST, _BEYOND = 0.1, 4.0
 others' work on the processor, or was the first to touch something, says little of the next."""
 _COMING_S = 0.05
 """Within which, or twice as long, a call is read that was handed over: its message comes with its head."""
-_BUSY = 0.25
+_BUSY = 0.1
 """Share of its time for which a busy server worked; gRPC takes more of it than cheap calls do."""
 _REFUSING_S = 6e-5
 """Work of refusing a call."""
