@@ -94,6 +94,8 @@ class Follower:
         """Up to where the store's log is known."""
         self._noted: Noted | None = None
         """What was read since the watermark by what the log told: the next comparison need not find it."""
+        self._compared = False
+        """Whether a comparison went on or ended in this look."""
         self._due = self._doubtful = False
         """Whether the log did not tell all; whether, at the last look, it had not told all yet."""
         self._comparing: Comparing | None = None
@@ -114,10 +116,12 @@ class Follower:
                 *lines, received = (received + part).split(b"\n")
                 for line in lines:
                     self._turn_to(json.loads(line)["version"])
-            started = time.process_time()
+            started, self._compared = time.process_time(), False
             self._try_to_look()
             # A look costs much the same however much has changed: one that is late has more to read, and catches up.
+            # After a comparison the next one waits, and the looks need not.
             rest = min(_REST * (time.process_time() - started), _LONGEST_REST_AFTER_LOOK_S)
+            rest = 0.0 if self._compared else rest
             wait = max(self._order.every_s, rest)
 
     def _turn_to(self, version: str | None) -> None:
@@ -213,6 +217,7 @@ class Follower:
                 self._comparing = Comparing(self._project, watermark, self._noted or Noted())
                 self._noted, self._due = Noted(), False
         each = self._comparing
+        self._compared = each is not None
         if each is None or not each.wait(_WAITED_S):
             return
         self._comparing = None
