@@ -39,10 +39,8 @@ _LATEST, _BEYOND = 0.1, 4.0
 others' work on the processor, or was the first to touch something, says little of the next."""
 _COMING_S = 0.05
 """Within which, or twice as long, a call is read that was handed over: its message comes with its head."""
-_BUSY = 0.1
-"""Share of its time for which a busy server worked; gRPC takes more of it than cheap calls do."""
-_REFUSING_S = 6e-5
-"""Work of refusing a call."""
+_BUSY = 0.5
+"""Share of its time for which a busy event loop had the processor."""
 _TOLD_EVERY_S = 1.0
 
 
@@ -71,8 +69,14 @@ class Entered:
 class Admission:
     """Counts the calls of one worker; used from its event loop only."""
 
-    def __init__(self, most: int, *, clock: Callable[[], float] = time.perf_counter) -> None:
-        self._clock = clock
+    def __init__(
+        self,
+        most: int,
+        *,
+        clock: Callable[[], float] = time.perf_counter,
+        processor: Callable[[], float] = time.thread_time,
+    ) -> None:
+        self._clock, self._processor = clock, processor
         self.most = most
         self.in_work = 0
         """Calls that were let in and have not been answered."""
@@ -90,8 +94,8 @@ class Admission:
         """When this turn began, and the seconds that calls have worked in it (together, if at once)."""
         self._coming, self._came_before, self._looked = 0, 0, 0.0
         """Calls handed over and not read yet: of this window, of the one before, and when this one began."""
-        self._working, self._busy = 0.0, False
-        """Work in this window in seconds, and whether there was much in the last."""
+        self._processor_s, self._busy = 0.0, False
+        """Seconds of processor of the event loop when this window began, and whether the last took many."""
         self._told = -_TOLD_EVERY_S
         self._untold = 0
 
@@ -100,9 +104,10 @@ class Admission:
         """Whether a call that comes now is one too many, beside those in work and those whose message is being read."""
         now = self._clock()
         if now - self._looked > _COMING_S:
-            self._busy = self._working > _BUSY * (now - self._looked)
+            processor_s = self._processor()
+            self._busy = processor_s - self._processor_s > _BUSY * (now - self._looked)
             self._came_before = self._coming if now - self._looked < 2 * _COMING_S else 0
-            self._coming, self._looked, self._working = 0, now, 0.0
+            self._coming, self._looked, self._processor_s = 0, now, processor_s
         coming = self._coming + self._came_before if self._busy else 0
         return self.in_work + coming >= self.most
 
@@ -163,7 +168,6 @@ class Admission:
         """The call is answered; what is left to do is to send the answer, which may take a slow reader for ever."""
         method, taken = call.method, self._clock() - call.began
         self._worked += taken
-        self._working += taken
         method.working -= 1
         # Calls of one method that work at the same time share the loop.
         taken /= 1 + (call.beside + method.working) / 2
@@ -206,7 +210,6 @@ class Admission:
 
     def _overloaded(self, why: str) -> Overloaded:
         self.refused += 1
-        self._working += _REFUSING_S
         self._untold += 1
         now = time.monotonic()
         # A line a refused call would be load of its own.
