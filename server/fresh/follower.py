@@ -221,8 +221,8 @@ class Follower:
         if each is None or not each.wait(_WAITED_S):
             return
         self._comparing = None
-        # What takes long and may find nothing leaves the processor to others for as long.
-        self._compare_after = time.monotonic() + min(each.seconds, _LONGEST_REST_S)
+        # What takes long and may find nothing leaves the processor to others for half as long.
+        self._compare_after = time.monotonic() + min(each.seconds / 2, _LONGEST_REST_S)
         try:
             changes = each.changes()
             nodes = affected_nodes(changes.upserted_nodes, changes.upserted_edges)
