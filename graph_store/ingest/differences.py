@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol, runtime_checkable
 
 import duckdb
@@ -48,16 +48,10 @@ class Differences:
         self._connection.execute(f"CREATE OR REPLACE TEMP TABLE there AS SELECT * FROM ({self._query}) LIMIT 0")
         self._names = [name for name, _ in kinds]
         typed = ", ".join(f"{identifier(name)}::{kind}" for name, kind in kinds)
-        pending: list[pa.RecordBatch] = []
-        rows = 0
-        for batch in there:
-            pending.append(batch)
-            rows += len(batch)
-            if rows >= _AT_ONCE:
-                self._insert(typed, pending)
-                pending, rows = [], 0
-        if pending:
-            self._insert(typed, pending)
+        for rows in tables(there):
+            self._connection.register("scanned", rows)
+            self._connection.execute(f"INSERT INTO there SELECT {typed} FROM scanned")
+            self._connection.unregister("scanned")
         on = " AND ".join(f"i.{identifier(key)} = t.{identifier(key)}" for key in self._keys)
         differs = [f"i.{identifier(name)} IS DISTINCT FROM t.{identifier(name)}" for name in self._values]
         first = f"t.{identifier(self._keys[0])}"
@@ -76,7 +70,16 @@ class Differences:
         # Somebody's own Cypher may have made an edge twice: it is changed if any of them differs, and once.
         return f"SELECT DISTINCT {names} FROM differing WHERE NOT lacking"
 
-    def _insert(self, typed: str, batches: list[pa.RecordBatch]) -> None:
-        self._connection.register("scanned", pa.Table.from_batches(batches))
-        self._connection.execute(f"INSERT INTO there SELECT {typed} FROM scanned")
-        self._connection.unregister("scanned")
+
+def tables(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
+    """What a scan yields, in tables of a million rows and more: DuckDB takes long for each that it is given."""
+    pending: list[pa.RecordBatch] = []
+    rows = 0
+    for batch in batches:
+        pending.append(batch)
+        rows += len(batch)
+        if rows >= _AT_ONCE:
+            yield pa.Table.from_batches(pending)
+            pending, rows = [], 0
+    if pending:
+        yield pa.Table.from_batches(pending)

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import duckdb
 import pyarrow as pa
 
+from graph_store.ingest.differences import tables
 from graph_store.ingest.ends import Ends
 from graph_store.ingest.raw import identifier
 from graph_store.ingest.staging import Staged
@@ -18,7 +19,6 @@ from graph_store.progress import Progress
 from graph_store.schema import GraphSchema, NodeType, Relation
 from graph_store.store import GraphStore
 
-_AT_ONCE = 1_000_000
 _DELETED_AT_ONCE = 200_000
 
 
@@ -75,7 +75,7 @@ class Leftovers:
         kinds = self._connection.execute(f"SELECT column_name, column_type FROM (DESCRIBE {kept})").fetchall()
         self._connection.execute(f"CREATE OR REPLACE TEMP TABLE held AS SELECT * FROM ({kept}) LIMIT 0")
         typed = ", ".join(f"{identifier(key)}::{kind}" for key, kind in kinds)
-        for rows in _tables(there):
+        for rows in tables(there):
             self._connection.register("scanned", rows.select(list(keys)))
             self._connection.execute(f"INSERT INTO held SELECT {typed} FROM scanned")
             self._connection.unregister("scanned")
@@ -110,16 +110,3 @@ def made_types(sources: Sequence[Staged]) -> set[str]:
         made |= {source} if staged.source.create_source else set()
         made |= {target} if staged.source.create_target else set()
     return made
-
-
-def _tables(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
-    pending: list[pa.RecordBatch] = []
-    rows = 0
-    for batch in batches:
-        pending.append(batch)
-        rows += len(batch)
-        if rows >= _AT_ONCE:
-            yield pa.Table.from_batches(pending)
-            pending, rows = [], 0
-    if pending:
-        yield pa.Table.from_batches(pending)

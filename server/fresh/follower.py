@@ -120,8 +120,8 @@ class Follower:
             self._try_to_look()
             # A look costs much the same however much has changed: one that is late has more to read, and catches up.
             # After a comparison the next one waits, and the looks need not.
-            rest = min(_REST * (time.process_time() - started), _LONGEST_REST_AFTER_LOOK_S)
-            rest = 0.0 if self._compared else rest
+            took = 0.0 if self._compared else time.process_time() - started
+            rest = min(_REST * took, _LONGEST_REST_AFTER_LOOK_S)
             wait = max(self._order.every_s, rest)
 
     def _turn_to(self, version: str | None) -> None:
